@@ -1,0 +1,201 @@
+"""The data sets: uint8 images, int64 labels, three splits, a digest. The only room that imports torchvision."""
+
+import gzip
+import hashlib
+import socket
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import UserError
+from pipeline.cli import whole
+
+NAMES = ("mnist", "fashion-mnist", "digits")
+SPLIT_SEED = 0  # cuts validation from training; not the training seed, so every run validates on the same images
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split of a data set, held in memory.
+
+    Attributes
+    ----------
+    name : one of `NAMES`.
+    images : uint8 [N, 1, 28, 28], 0 to 255, ink bright on dark.
+    labels : int64 [N], 0 to len(classes) - 1.
+    classes : the class names, in the order of the labels.
+    source : where the data comes from, a URL.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over shape, pixels and labels, in hexadecimal: equal digests mean equal data."""
+        sha256 = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        sha256.update(self.images.contiguous().numpy().data)
+        sha256.update(self.labels.contiguous().numpy().astype("<i8", copy=False).data)
+        return sha256.hexdigest()
+
+    def take(self, indices: Tensor | slice) -> "Dataset":
+        """Return the images at ``indices`` as a data set of their own."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+
+class Splits(NamedTuple):
+    """The three splits of a data set."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+def load(name: str, data_dir: Path) -> Splits:
+    """Return the train, validation and test split of a data set.
+
+    MNIST and Fashion-MNIST: 55,000 / 5,000 / 10,000; digits: 1,257 / 180 / 360. Validation is cut from the training
+    set, stratified by class, always the same images. Nothing is downloaded that lies in ``data_dir``.
+
+    Raises
+    ------
+    UserError
+        Unknown name; files missing and not to be downloaded; files damaged or unreadable.
+    """
+    if name == "digits":
+        every = _digits()
+        rest, test = _cut(every, 360)
+        train, validation = _cut(rest, 180)
+    else:
+        train, validation = _cut(_idx(name, "train", data_dir), 5_000)
+        test = _idx(name, "t10k", data_dir)
+    return Splits(train, validation, test)
+
+
+def load_test(name: str, data_dir: Path) -> Dataset:
+    """Return the test split alone, equal to ``load(name, data_dir).test``. Raises as `load` does."""
+    return _cut(_digits(), 360)[1] if name == "digits" else _idx(name, "t10k", data_dir)
+
+
+def _cut(dataset: Dataset, size: int) -> tuple[Dataset, Dataset]:
+    """Cut ``size`` images off, stratified by class; the order of the images stays."""
+    from sklearn.model_selection import train_test_split
+
+    rest, cut = train_test_split(
+        np.arange(len(dataset)), test_size=size, stratify=dataset.labels.numpy(), random_state=SPLIT_SEED
+    )
+    rest.sort()
+    cut.sort()
+    return dataset.take(torch.from_numpy(rest)), dataset.take(torch.from_numpy(cut))
+
+
+def _digits() -> Dataset:
+    """scikit-learn's handwritten digits, 1,797 scans of 8x8 pixels with 17 grey levels, enlarged to 28x28.
+
+    Source: https://archive.ics.uci.edu/dataset/80 (test part). Bilinear, in whole numbers, so that the pixels and
+    with them the digest are the same on every machine.
+    """
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    position = np.clip(4 * np.arange(28) - 5, 0, 7 * 14)  # of each new pixel's centre on the old grid, in 14ths
+    low, part = np.divmod(position, 14)
+    weights = np.zeros((28, 8), np.int64)
+    weights[np.arange(28), low] = 14 - part
+    weights[np.arange(28), np.minimum(low + 1, 7)] += part
+    sums = weights @ scans.images.astype(np.int64) @ weights.T  # 0 to 16 * 14 * 14
+    images = ((255 * sums + 1_568) // 3_136).astype(np.uint8)  # 3,136 = 16 * 14 * 14; 1,568 rounds
+    return Dataset(
+        name="digits",
+        images=torch.from_numpy(images).unsqueeze(1),
+        labels=torch.from_numpy(scans.target.astype(np.int64)),
+        classes=tuple(str(digit) for digit in range(10)),
+        source="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+    )
+
+
+def _idx(name: str, part: str, data_dir: Path) -> Dataset:
+    """Read one part (train or t10k) of MNIST or Fashion-MNIST from torchvision's folders, downloading what is missing.
+
+    The ``.gz`` files are read as they are: a data directory may be read-only, and no half-unpacked file can lie there.
+    """
+    from torchvision.datasets import MNIST, FashionMNIST
+
+    sources = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
+    if name not in sources:
+        raise UserError(f"no data set is called {name!r}; choose one of {', '.join(NAMES)}")
+    source = sources[name]
+    raw = data_dir / source.__name__ / "raw"
+    md5s = dict(source.resources)
+    images, labels = (
+        _read_idx(raw, file, md5s[f"{file}.gz"], source.mirrors)
+        for file in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+    )
+    return Dataset(
+        name=name,
+        images=images.unsqueeze(1),
+        labels=labels.long(),
+        classes=tuple(str(digit) for digit in range(10)) if name == "mnist" else tuple(source.classes),
+        source=source.mirrors[0],
+    )
+
+
+def _read_idx(raw: Path, file: str, md5: str, mirrors: list[str]) -> Tensor:
+    """Read one IDX file (format: http://yann.lecun.com/exdb/mnist, saved by the Internet Archive)."""
+    packed, unpacked = raw / f"{file}.gz", raw / file
+    try:
+        if not packed.exists() and not unpacked.exists():
+            _download(packed, md5, mirrors)
+        content = _unpack(packed, md5) if packed.exists() else unpacked.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename or packed} ({error.strerror}); check --data-dir or its permissions"
+        ) from None
+    dimensions = content[3] if content[:3] == b"\0\0\x08" else 0  # 0x08: unsigned bytes
+    shape = np.frombuffer(content, ">i4", dimensions, offset=4) if len(content) >= 4 + 4 * dimensions else None
+    if not dimensions or shape is None or len(content) != 4 + 4 * dimensions + np.prod(shape):
+        raise UserError(f"{unpacked} is damaged (no whole IDX file); delete it and run again")
+    # bytearray: PyTorch wants memory that it may write to
+    pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * dimensions)
+    return pixels.view(*shape.tolist())
+
+
+def _unpack(packed: Path, md5: str) -> bytes:
+    content = packed.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise UserError(f"{packed} is damaged (MD5 {found}, expected {md5}); delete it and run again")
+    return gzip.decompress(content)
+
+
+def _download(packed: Path, md5: str, mirrors: list[str]) -> None:
+    from torchvision.datasets.utils import download_url
+
+    reason = ""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # seconds without an answer; torchvision sets none
+    try:
+        for mirror in mirrors:
+            try:
+                with whole(packed.parent) as folder:
+                    download_url(f"{mirror}{packed.name}", folder, packed.name, md5)
+                return
+            except (RuntimeError, OSError) as error:  # torchvision's for a wrong MD5; the network's
+                reason = str(error)
+    finally:
+        socket.setdefaulttimeout(timeout)
+    raise UserError(
+        f"{packed} is not there and could not be downloaded ({reason}); "
+        f"put the four .gz files into {packed.parent}, or run with --dataset digits, which needs no download"
+    )

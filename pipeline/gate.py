@@ -1,0 +1,80 @@
+"""The quality gate: evidence and policy in, verdict out. Pure: no files, no network, no MLflow."""
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import UserError
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a model has to reach."""
+
+    min_accuracy: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule of the policy against what was measured."""
+
+    name: str
+    value: float
+    threshold: float
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value:.4f} {'reaches' if self.passed else 'is below'} {self.threshold:.4f}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The checks; it passed when every one of them did."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def parse(text: str, dataset: str, file: str = "gates.toml") -> Policy:
+    """Return the policy for ``dataset`` out of the text of ``file``; raise UserError, naming the bad line."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file} is not TOML: {error}; put it right and run again") from None
+    table = tables.get(dataset)
+    if not isinstance(table, dict):
+        raise UserError(f"{file} has no table [{dataset}]; add it, or pass --min-accuracy")
+    for key, value in table.items():
+        where = f"{file}, line {_line(text, dataset, key)}"
+        if key != "min_accuracy":
+            raise UserError(f"{where}: there is no rule {key!r}; the rule is min_accuracy")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(f"{where}: {key} = {value!r} is not a number from 0 to 1; put it right and run again")
+    if "min_accuracy" not in table:
+        raise UserError(f"{file}, line {_line(text, dataset)}: [{dataset}] has no min_accuracy; add it")
+    return Policy(**table)
+
+
+def _line(text: str, table: str, key: str | None = None) -> int:
+    """Return the number of the line where the table starts, or where its key stands."""
+    lines = text.splitlines()
+    header = re.compile(rf"\s*\[\s*[\"']?{re.escape(table)}[\"']?\s*\]")
+    start = next((i for i, line in enumerate(lines) if header.match(line)), 0)
+    if key is None:
+        return start + 1
+    assignment = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
+    return next((i for i in range(start, len(lines)) if assignment.match(lines[i])), start) + 1
+
+
+def decide(evidence: Mapping[str, Any], policy: Policy) -> Verdict:
+    """Return the verdict on a model from its ``evaluation.json``. A missing or NaN value never passes."""
+    value = evidence.get("accuracy")
+    accuracy = float(value) if isinstance(value, int | float) else math.nan
+    return Verdict((Check("min_accuracy", accuracy, policy.min_accuracy, accuracy >= policy.min_accuracy),))

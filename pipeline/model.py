@@ -1,0 +1,86 @@
+"""The networks. Raw pixels in, logits out: normalisation is part of the model, so nobody has to remember it."""
+
+import torch
+from torch import Tensor, nn
+
+NAMES = ("cnn", "mlp")
+
+
+class Normalize(nn.Module):
+    """Shift and scale raw pixels (0 to 255) by constants that are stored in the model."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the normalised pixels; any shape."""
+        return (pixels - self.mean) / self.std
+
+
+def build(name: str, classes: int, images: Tensor) -> nn.Module:
+    """Return a freshly initialised network for 28x28 images.
+
+    It takes float32 [N, 1, 28, 28] with raw pixel values, 0 to 255, and returns logits, float32 [N, classes].
+
+    Parameters
+    ----------
+    name
+        One of `NAMES`: ``cnn``, three convolutions; ``mlp``, the fully connected network of PyTorch's own
+        quickstart (https://pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html).
+    classes
+        Number of classes.
+    images
+        uint8 [N, 1, 28, 28], the training images, whose mean and standard deviation normalise the input.
+    """
+    histogram = torch.bincount(images.flatten(), minlength=256).double()  # no float copy of the images
+    share, levels = histogram / histogram.sum(), torch.arange(256.0, dtype=torch.float64)
+    mean = (share * levels).sum()
+    std = (share * (levels - mean) ** 2).sum().sqrt().clamp(min=1.0)
+    normalize = Normalize(mean.item(), std.item())
+    if name == "mlp":
+        return nn.Sequential(
+            normalize,
+            nn.Flatten(),
+            nn.Linear(28 * 28, 512),
+            nn.ReLU(),
+            nn.Linear(512, 512),
+            nn.ReLU(),
+            nn.Linear(512, classes),
+        )
+    return nn.Sequential(
+        normalize,
+        *_block(1, 16, kernel=5, stride=2),  # 14x14: the stride saves work where the pixels are most
+        *_block(16, 32, pool=2),  # 7x7
+        *_block(32, 64, pool=2),  # 3x3
+        nn.Flatten(),
+        nn.Linear(64 * 3 * 3, classes),
+    )
+
+
+def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pool: int = 1) -> list[nn.Module]:
+    """Convolution, normalisation and activation; pooling comes first of the cheap steps and makes the rest cheaper."""
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        *([nn.MaxPool2d(pool)] if pool > 1 else []),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of trained parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def summary(model: nn.Module) -> str:
+    """Return a table of layers, output shapes, parameters and multiply-adds for one image."""
+    import torchinfo
+
+    return str(
+        torchinfo.summary(model, (1, 1, 28, 28), col_names=("output_size", "num_params", "mult_adds"), verbose=0)
+    )

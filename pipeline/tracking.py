@@ -1,0 +1,313 @@
+"""MLflow runs: connect to the store, open a run, log to it, find it again, load its model.
+
+With `pipeline.registry` the only room that knows MLflow. MLflow tells its makers about its use unless told not to;
+here it is told not to.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from pipeline import UserError
+
+if TYPE_CHECKING:  # promote.py needs neither
+    import torch
+
+    from pipeline.data import Dataset
+
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our own JSON
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model must not run its author's code when it is loaded
+    "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",  # where MLflow tries the input example; models are saved on the CPU
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import mlflow  # noqa: E402 - reads the settings above when it is imported
+from mlflow.entities import Metric, Param, Run, RunStatus  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+INPUT_SHAPE = (-1, 1, 28, 28)
+EVALUATION = "evaluation"  # the folder of a run's artifacts in which evaluate.py puts its reports
+RECORD = f"{EVALUATION}/evaluation.json"
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected() -> Iterator[str]:
+    """Connect to ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``, and yield its address without credentials.
+
+    Raises
+    ------
+    UserError
+        Nothing answers there (known within 15 seconds); and whatever MLflow refuses inside the ``with`` block.
+    """
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    _probe(uri)
+    try:
+        with _patience(retries=1, timeout=5):
+            client().search_experiments(max_results=1)
+        yield without_credentials(uri)
+    except MlflowException as error:
+        reason = without_credentials(error.message.splitlines()[0])
+        raise UserError(f"{without_credentials(uri)}: {reason}; check MLFLOW_TRACKING_URI and your input") from None
+
+
+def client() -> mlflow.MlflowClient:
+    """Return a client of the store."""
+    return mlflow.MlflowClient()
+
+
+def without_credentials(text: str) -> str:
+    """Return ``text`` with user and password taken out of every URL in it."""
+    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
+
+
+def _probe(uri: str) -> None:
+    """Raise UserError where nothing can be behind the URI: MLflow itself would try again for minutes."""
+    shown = without_credentials(uri)
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme == "sqlite":
+            path = Path(unquote(uri.removeprefix("sqlite:///")))
+            if not path.parent.is_dir():
+                raise UserError(f"{shown}: there is no directory {path.parent}; make it or change MLFLOW_TRACKING_URI")
+            with sqlite3.connect(path, timeout=10) as database:
+                database.execute("PRAGMA schema_version")
+            database.close()
+        elif parts.hostname and parts.scheme not in ("databricks", "file"):
+            ports = {"https": 443, "http": 80, "mysql": 3306, "postgresql": 5432}
+            port = parts.port or ports.get(parts.scheme.partition("+")[0])
+            if port:
+                socket.create_connection((parts.hostname, port), timeout=5).close()
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise UserError(f"nothing answers at {shown} ({error}); start it or change MLFLOW_TRACKING_URI") from None
+
+
+@contextmanager
+def _patience(retries: int, timeout: int) -> Iterator[None]:
+    """Limit MLflow's HTTP retries for a while; its default, 7 of them, carries a training over a restart."""
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def run(experiment: str, name: str | None) -> Iterator[str]:
+    """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM."""
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name=name) as active:
+        try:
+            yield active.info.run_id
+        except KeyboardInterrupt:
+            mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
+            raise
+
+
+def log_inputs(splits: "dict[str, Dataset]") -> None:
+    """Log each data set of ``splits`` (context -> data set) as an input of the run, with its digest."""
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+
+    for context, split in splits.items():
+        dataset = mlflow.data.from_numpy(  # type: ignore[attr-defined]
+            split.images.numpy(),
+            source=HTTPDatasetSource(split.source),
+            targets=split.labels.numpy(),
+            name=f"{split.name}-{context}",
+            digest=split.digest[:32],  # MLflow stores 36 characters at most; the parameters hold the whole
+        )
+        mlflow.log_input(dataset, context=context)
+
+
+def log_artifacts(run_id: str, directory: Path, folder: str | None = None) -> None:
+    """Log every file in ``directory`` to the run, under ``folder`` where given."""
+    client().log_artifacts(run_id, str(directory), folder)
+
+
+def log_params(run_id: str, params: dict[str, Any]) -> None:
+    """Log parameters, in one request."""
+    client().log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+
+def log_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
+    """Log metrics of one step, in one request."""
+    now = round(time.time() * 1000)
+    client().log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+
+def get_run(run_id: str) -> Run:
+    """Return the run; raise UserError where the store has none of that id or it was deleted."""
+    try:
+        found = client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"there is no run {run_id!r} in this store; look its id up in mlflow ui") from None
+    if found.info.lifecycle_stage == "deleted":
+        raise UserError(f"run {run_id} was deleted; bring it back with: mlflow runs restore --run-id {run_id}")
+    return found
+
+
+def evaluation_of(run_id: str, model_uri: str) -> dict[str, Any]:
+    """Return what ``evaluate.py --log-mlflow`` recorded in the run about the model at ``model_uri``.
+
+    Raises
+    ------
+    UserError
+        Nothing recorded, or not readable, or recorded of another model file or on another data set than the run's.
+    """
+    again = f"run: python evaluate.py --run-id {run_id} --log-mlflow"
+    if RECORD not in {item.path for item in client().list_artifacts(run_id, EVALUATION)}:
+        raise UserError(f"run {run_id} has no recorded evaluation; {again}")
+    with tempfile.TemporaryDirectory() as directory:
+        text = Path(client().download_artifacts(run_id, RECORD, directory)).read_text(encoding="utf-8")
+    try:
+        record = json.loads(text)
+        recorded, dataset = record["model_sha256"], record["dataset"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{RECORD} of run {run_id} is damaged ({type(error).__name__}: {error}); {again}") from None
+    if (sha256 := model_sha256(model_uri)) != recorded:
+        raise UserError(
+            f"{RECORD} of run {run_id} belongs to another model "
+            f"(SHA-256 {str(recorded)[:12]}..., the registered file has {sha256[:12]}...); {again}"
+        )
+    trained_on = get_run(run_id).data.params.get("dataset", dataset)
+    if dataset != trained_on:
+        raise UserError(f"{RECORD} of run {run_id} was made on {dataset}, the model is for {trained_on}; {again}")
+    return dict(record)
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model in the store, loaded.
+
+    Attributes
+    ----------
+    module : float32 [N, 1, 28, 28] raw pixels to logits, float32 [N, classes].
+    model_id, run_id : MLflow's ids of the model and of the run that made it.
+    uri : ``models:/<model_id>``.
+    sha256 : of the model's file, in hexadecimal.
+    """
+
+    module: "torch.nn.Module"
+    model_id: str
+    run_id: str
+    uri: str
+    sha256: str
+
+
+def log_model(model: "torch.nn.Module", examples: "torch.Tensor") -> str:
+    """Log ``model`` to the open run in MLflow's ``pt2`` format (torch.export) and return its URI.
+
+    ``examples``, float32 [2, 1, 28, 28], are stored as the input example. More than one, because torch.export takes
+    a batch of one for a constant.
+    """
+    import mlflow.pytorch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    float32, classes = np.dtype("float32"), model(examples).shape[1]
+    info = mlflow.pytorch.log_model(
+        model,
+        name="model",
+        serialization_format="pt2",
+        signature=ModelSignature(
+            Schema([TensorSpec(float32, INPUT_SHAPE)]), Schema([TensorSpec(float32, (-1, classes))])
+        ),
+        input_example=examples.numpy(),
+        # without the build label: torch 2.15.0+cpu is not on the package index
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy")],
+    )
+    return str(info.model_uri)
+
+
+def model_of(run_id: str) -> str:
+    """Return the URI of the run's model, ``models:/<model_id>``; raise UserError where it logged none."""
+    found = get_run(run_id)
+    outputs = found.outputs.model_outputs if found.outputs else []
+    if not outputs:
+        raise UserError(f"run {run_id} has no model (its status is {found.info.status}); choose a finished training")
+    return f"models:/{outputs[-1].model_id}"
+
+
+def load_model(uri: str) -> StoredModel:
+    """Return the model at a URI that MLflow knows, without running its author's code.
+
+    Raises
+    ------
+    UserError
+        Nothing there; not in the ``pt2`` format; brings code of its own; takes another input than 28x28 images.
+    """
+    import mlflow.pytorch
+    from mlflow.models import Model
+
+    with tempfile.TemporaryDirectory() as directory:
+        folder = _download(uri, directory)
+        file = _model_file(folder)
+        about = Model.load(folder / "MLmodel")
+        flavor = about.flavors.get("pytorch", {})
+        if flavor.get("code"):
+            raise UserError(f"{uri} brings code of its own, which would run here; log it without code_paths")
+        shapes = [tuple(tensor.shape) for tensor in about.signature.inputs.inputs] if about.signature else []
+        if shapes != [INPUT_SHAPE]:
+            raise UserError(f"{uri} takes inputs of shape {shapes or 'unknown'}, not {[INPUT_SHAPE]}; choose another")
+        return StoredModel(
+            module=mlflow.pytorch.load_model(str(folder)),
+            uri=uri,
+            model_id=str(about.model_id),
+            run_id=str(about.run_id),
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        )
+
+
+def model_sha256(uri: str) -> str:
+    """Return the SHA-256, in hexadecimal, of the file of the model at ``uri``, without loading it.
+
+    Raises UserError where there is none, or it is not in the ``pt2`` format.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        return hashlib.sha256(_model_file(_download(uri, directory)).read_bytes()).hexdigest()
+
+
+def _model_file(folder: Path) -> Path:
+    file = folder / "data" / "model.pt2"
+    if not file.is_file():
+        raise UserError("the model is not in MLflow's pt2 format (pickle can run any code); train it again")
+    return file
+
+
+def _download(uri: str, directory: str) -> Path:
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory))
+    except (MlflowException, OSError, ValueError) as error:
+        reason = without_credentials(str(error).splitlines()[0])
+        raise UserError(f"cannot get {uri} ({reason}); look in mlflow ui whether it is there") from None

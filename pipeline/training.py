@@ -1,0 +1,139 @@
+"""The training loop, and nothing about MLflow."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline import UserError
+from pipeline.data import Dataset
+from pipeline.evaluation import predict
+
+RISE = 0.3  # share of the steps in which the learning rate rises; the rest lets it fall
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training images gave; the fields are named as in MLflow, seconds and rates per second."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float  # of the last batch
+    images_per_second: float
+    training_seconds: float  # from the first batch until now
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is logged for every epoch."""
+        return {name: value for name, value in asdict(self).items() if name not in ("epoch", "training_seconds")}
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}: loss {self.train_loss:.4f}, accuracy {self.train_accuracy:.4f}, "
+            f"validation loss {self.validation_loss:.4f}, accuracy {self.validation_accuracy:.4f}, "
+            f"{self.images_per_second:,.0f} images/s"
+        )
+
+
+def optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) over the model's parameters."""
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Dataset,
+    validation: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    progress: bool = False,
+) -> Iterator[Epoch]:
+    """Train ``model`` in place and yield an `Epoch` after each pass.
+
+    The whole data set lies on the device as uint8; a batch is cut from it by a shuffled index, shifted and converted
+    there. The learning rate rises to the optimizer's own and falls to zero in one cycle (Smith and Topin,
+    https://arxiv.org/abs/1708.07120). The same seed on the same machine gives the same weights, bit for bit. Nothing
+    inside an epoch waits for the device.
+
+    Raises
+    ------
+    UserError
+        The loss became infinite or NaN.
+    """
+    model.to(device).to(memory_format=torch.channels_last)
+    images, labels = train.images.to(device), train.labels.to(device)
+    batches = math.ceil(len(train) / batch_size)
+    steps = epochs * batches
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (RISE * steps), (steps - step) / ((1 - RISE) * steps), 1.0)
+    )
+    generator = torch.Generator(device).manual_seed(seed)
+    start = time.perf_counter()
+    for epoch in range(1, epochs + 1):
+        epoch_start = time.perf_counter()
+        model.train()
+        total_loss = torch.zeros((), device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        order = torch.randperm(len(train), generator=generator, device=device)
+        bar = tqdm(order.tensor_split(batches), f"epoch {epoch}/{epochs}", disable=not progress, unit="batch")
+        for index in bar:
+            batch = shift(images[index], generator).float().contiguous(memory_format=torch.channels_last)
+            target = labels[index]
+            with autocast(device):
+                logits = model(batch)
+            loss = F.cross_entropy(logits.float(), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            learning_rate = float(schedule.get_last_lr()[0])
+            schedule.step()
+            total_loss += loss.detach() * len(index)
+            correct += (logits.argmax(1) == target).sum()
+        train_loss = total_loss.item() / len(train)  # waits for the device, so the clock below is true
+        seconds = time.perf_counter() - epoch_start
+        if not math.isfinite(train_loss):
+            raise UserError(f"training diverged in epoch {epoch} (loss {train_loss}); try a smaller --lr")
+        logits = predict(model.eval(), validation.images, device=device)
+        result = Epoch(
+            epoch,
+            train_loss,
+            train_accuracy=correct.item() / len(train),
+            validation_loss=F.cross_entropy(logits, validation.labels).item(),
+            validation_accuracy=(logits.argmax(1) == validation.labels).double().mean().item(),
+            learning_rate=learning_rate,
+            images_per_second=len(train) / seconds,
+            training_seconds=time.perf_counter() - start,
+        )
+        bar.set_postfix_str(str(result).partition(": ")[2])
+        bar.close()
+        yield result
+
+
+def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
+    """Return ``images``, uint8 [N, 1, 28, 28], each moved by up to ``most`` pixels along both axes, filled with 0."""
+    padded = F.pad(images, (most,) * 4)
+    windows = padded.unfold(2, 28, 1).unfold(3, 28, 1)  # a view: [N, 1, 2 * most + 1, 2 * most + 1, 28, 28]
+    device = images.device
+    down, right = torch.randint(2 * most + 1, (2, len(images)), generator=generator, device=device)
+    return windows[torch.arange(len(images), device=device), :, down, right]
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Return the context for bfloat16 arithmetic where the device has it in hardware, else one that does nothing."""
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+    else:
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)

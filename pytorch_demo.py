@@ -1,0 +1,142 @@
+"""Train a CNN on MNIST, track it in MLflow and register it in Staging.
+
+    python pytorch_demo.py                                   MNIST, everything at its default
+    python pytorch_demo.py --dataset digits                  no download, a few seconds
+    python pytorch_demo.py --dataset fashion-mnist --lr 0.005 --epochs 20
+    RUN_ID=$(python pytorch_demo.py | jq -r .run_id)         the result is one line of JSON
+
+Then: python evaluate.py --run-id $RUN_ID --log-mlflow, python promote.py --run-id $RUN_ID, mlflow ui.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import cli
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import Evaluation
+    from pipeline.training import Epoch
+
+EPOCHS = {"mnist": 6, "fashion-mnist": 12, "digits": 20}  # digits is small: 20 epochs are 100 batches
+
+
+def parse_options() -> argparse.Namespace:
+    """Return the options; nothing heavy is imported before they are known to be right."""
+    parser = cli.Parser(__doc__)
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=EPOCHS, default="mnist", help="what to train on (default: mnist)")
+    data.add_argument("--data-dir", type=Path, default=Path("data"), help="where the files lie (default: data)")
+    data.add_argument("--limit", type=cli.number(int, 1), metavar="N", help="train on the first N images only")
+    training = parser.add_argument_group("training")
+    training.add_argument("--model", choices=("cnn", "mlp"), default="cnn", help="the network (default: cnn)")
+    training.add_argument("--epochs", type=cli.number(int, 1), help="passes over the images (default: by data set)")
+    training.add_argument("--batch-size", type=cli.number(int, 1), default=256, help="images a step (default: 256)")
+    training.add_argument(
+        "--lr", type=cli.number(float, 0, above=True), default=0.01, help="peak learning rate (default: 0.01)"
+    )
+    training.add_argument("--weight-decay", type=cli.number(float, 0), default=0.05, help="of AdamW (default: 0.05)")
+    training.add_argument("--seed", type=cli.number(int, 0), default=0, help="of everything random (default: 0)")
+    cli.add_device(training)
+    tracking = parser.add_argument_group("tracking")
+    tracking.add_argument("--experiment", default="pytorch-demo", help="MLflow experiment (default: pytorch-demo)")
+    tracking.add_argument("--run-name", help="name of the run (default: MLflow invents one)")
+    tracking.add_argument("--model-name", help="registered model (default: <dataset>-classifier)")
+    tracking.add_argument(
+        "--no-register", dest="register", action="store_false", help="log the model, but register no version"
+    )
+    options = parser.parse_args()
+    options.epochs = options.epochs or EPOCHS[options.dataset]
+    options.model_name = options.model_name or f"{options.dataset}-classifier"
+    return options
+
+
+def main() -> int:
+    """Load, build, open the run, fit, evaluate, log, register, print."""
+    options = parse_options()
+    import torch
+
+    from pipeline import data, model, registry, tracking, training
+    from pipeline.evaluation import choose_device, evaluate, predict
+
+    registry.check_name(options.model_name)
+    device = choose_device(options.device)
+    with tracking.connected() as tracking_uri:
+        splits = data.load(options.dataset, options.data_dir)
+        splits = splits._replace(train=splits.train.take(slice(options.limit)))
+        torch.manual_seed(options.seed)
+        network = model.build(options.model, len(splits.train.classes), splits.train.images)
+        optimizer = training.optimizer(network, options.lr, options.weight_decay)
+
+        with tracking.run(options.experiment, options.run_name) as run_id:
+            cli.log(f"run {run_id}: {options.model} on {options.dataset}, {len(splits.train):,} images, {device.type}")
+            sizes = {f"{split}_size": len(part) for split, part in splits._asdict().items()}
+            digests = {f"{split}_digest": part.digest for split, part in splits._asdict().items()}
+            network_params = {"model_parameters": model.parameters(network), "optimizer": type(optimizer).__name__}
+            params = optimizer.defaults | vars(options) | {"device": device.type} | network_params | sizes | digests
+            tracking.log_params(run_id, params)
+            tracking.log_inputs({"training": splits.train, "testing": splits.test})
+
+            epochs = []
+            for epoch in training.fit(
+                network,
+                optimizer,
+                splits.train,
+                splits.validation,
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                device=device,
+                progress=sys.stderr.isatty(),
+            ):
+                epochs.append(epoch)
+                tracking.log_metrics(run_id, epoch.metrics(), step=epoch.epoch)
+                if not sys.stderr.isatty():
+                    cli.log(str(epoch))
+
+            evaluation = evaluate(
+                predict(network, splits.test.images, device=device), splits.test.labels, splits.test.classes
+            )
+            results = evaluation.metrics("test") | {"training_seconds": epochs[-1].training_seconds}
+            tracking.log_metrics(run_id, results)
+            network.cpu().to(memory_format=torch.contiguous_format)  # as torch.export wants it
+            with tempfile.TemporaryDirectory() as folder:
+                write(Path(folder), evaluation, epochs, model.summary(network))
+                tracking.log_artifacts(run_id, Path(folder))
+            model_uri = tracking.log_model(network, splits.test.images[:2].float())
+            version = None
+            if options.register:
+                version = registry.register(options.model_name, model_uri, run_id)
+    cli.log(f"test accuracy {evaluation.accuracy:.2%}; next: python evaluate.py --run-id {run_id} --log-mlflow")
+    cli.print_json(
+        {
+            "run_id": run_id,
+            "model_name": options.model_name if options.register else None,
+            "model_version": version,
+            "model_uri": model_uri,
+            "dataset": options.dataset,
+            "test_accuracy": evaluation.accuracy,
+            "test_loss": evaluation.loss,
+            "training_seconds": epochs[-1].training_seconds,
+            "tracking_uri": tracking_uri,
+        }
+    )
+    return cli.OK
+
+
+def write(folder: Path, evaluation: "Evaluation", epochs: "list[Epoch]", summary: str) -> None:
+    """Write the artifacts that people look at into ``folder``."""
+    from pipeline import plots
+
+    plots.confusion_matrix(evaluation).savefig(folder / "confusion_matrix.png")
+    plots.training_curves(epochs).savefig(folder / "training_curves.png")
+    (folder / "classification_report.txt").write_text(evaluation.text(), encoding="utf-8")
+    (folder / "classification_report.json").write_text(json.dumps(evaluation.report, indent=2), encoding="utf-8")
+    (folder / "model_summary.txt").write_text(summary, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)
