@@ -18,7 +18,8 @@ help:  ## print the targets
 
 demo: .venv/installed  ## train on digits, evaluate, promote: the whole pipeline in less than a minute
 	@set -e; \
-	run=$$(python pytorch_demo.py --dataset digits | python -c 'import json, sys; print(json.load(sys.stdin)["run_id"])'); \
+	trained=$$(python pytorch_demo.py --dataset digits); \
+	run=$$(echo "$$trained" | python -c 'import json, sys; print(json.load(sys.stdin)["run_id"])'); \
 	python evaluate.py --run-id $$run --log-mlflow; \
 	python promote.py --run-id $$run; \
 	echo; \
@@ -30,7 +31,7 @@ test: .venv/installed  ## run the test suite
 lint: .venv/installed  ## check style and types
 	ruff check .
 	ruff format --check .
-	mypy .
+	mypy . .github/summary.py
 
 ui: .venv/installed  ## browse runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.gate import Verdict
 
-POLICY = Path("gates.toml")
+POLICY = Path(__file__).with_name("gates.toml")
 
 
 def parse_options() -> argparse.Namespace:

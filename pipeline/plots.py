@@ -52,7 +52,7 @@ def misclassified(evaluation: Evaluation, images: Tensor) -> Figure:
         if index is not None:
             guess = evaluation.predictions[index]
             truth, probability = evaluation.labels[index], evaluation.probabilities[index, guess]
-            axes.imshow(images[index, 0], cmap="gray", vmin=0, vmax=255)
+            axes.imshow(images[index, 0].numpy(), cmap="gray", vmin=0, vmax=255)
             names = evaluation.classes
             axes.set_title(f"truth: {names[truth]}\nguess: {names[guess]} ({probability:.1%})", fontsize=9)
     return figure

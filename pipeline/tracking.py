@@ -6,6 +6,8 @@ here it is told not to.
 
 import hashlib
 import json
+import logging
+import math
 import os
 import re
 import socket
@@ -43,6 +45,8 @@ import mlflow  # noqa: E402 - reads the settings above when it is imported
 from mlflow.entities import Metric, Param, Run, RunStatus  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting above reaches only a part of it
+
 INPUT_SHAPE = (-1, 1, 28, 28)
 EVALUATION = "evaluation"  # the folder of a run's artifacts in which evaluate.py puts its reports
 RECORD = f"{EVALUATION}/evaluation.json"
@@ -60,7 +64,8 @@ def connected() -> Iterator[str]:
     UserError
         Nothing answers there (known within 15 seconds); and whatever MLflow refuses inside the ``with`` block.
     """
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    mlflow.set_tracking_uri(uri)
     _probe(uri)
     try:
         with _patience(retries=1, timeout=5):
@@ -189,7 +194,9 @@ def evaluation_of(run_id: str, model_uri: str) -> dict[str, Any]:
         text = Path(client().download_artifacts(run_id, RECORD, directory)).read_text(encoding="utf-8")
     try:
         record = json.loads(text)
-        recorded, dataset = record["model_sha256"], record["dataset"]
+        recorded, measured_on = record["model_sha256"], (record["dataset"], record["dataset_digest"])
+        if not math.isfinite(record["accuracy"]):
+            raise ValueError("accuracy is not finite")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{RECORD} of run {run_id} is damaged ({type(error).__name__}: {error}); {again}") from None
     if (sha256 := model_sha256(model_uri)) != recorded:
@@ -197,9 +204,13 @@ def evaluation_of(run_id: str, model_uri: str) -> dict[str, Any]:
             f"{RECORD} of run {run_id} belongs to another model "
             f"(SHA-256 {str(recorded)[:12]}..., the registered file has {sha256[:12]}...); {again}"
         )
-    trained_on = get_run(run_id).data.params.get("dataset", dataset)
-    if dataset != trained_on:
-        raise UserError(f"{RECORD} of run {run_id} was made on {dataset}, the model is for {trained_on}; {again}")
+    params = get_run(run_id).data.params
+    expected = tuple(
+        params.get(name, value) for name, value in zip(("dataset", "test_digest"), measured_on, strict=True)
+    )
+    if measured_on != expected:
+        what = [f"{name} ({digest[:12]}...)" for name, digest in (measured_on, expected)]
+        raise UserError(f"{RECORD} of run {run_id} was made on {what[0]}, the run's test set is {what[1]}; {again}")
     return dict(record)
 
 
@@ -277,7 +288,8 @@ def load_model(uri: str) -> StoredModel:
         flavor = about.flavors.get("pytorch", {})
         if flavor.get("code"):
             raise UserError(f"{uri} brings code of its own, which would run here; log it without code_paths")
-        shapes = [tuple(tensor.shape) for tensor in about.signature.inputs.inputs] if about.signature else []
+        inputs = about.signature.inputs.inputs if about.signature and about.signature.inputs else []
+        shapes = [getattr(each, "shape", None) for each in inputs]  # a column of a table has none
         if shapes != [INPUT_SHAPE]:
             raise UserError(f"{uri} takes inputs of shape {shapes or 'unknown'}, not {[INPUT_SHAPE]}; choose another")
         return StoredModel(
@@ -307,7 +319,10 @@ def _model_file(folder: Path) -> Path:
 
 def _download(uri: str, directory: str) -> Path:
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory))
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory))
+        reason = "" if (folder / "MLmodel").is_file() else "its files are gone"
     except (MlflowException, OSError, ValueError) as error:
         reason = without_credentials(str(error).splitlines()[0])
-        raise UserError(f"cannot get {uri} ({reason}); look in mlflow ui whether it is there") from None
+    if reason:
+        raise UserError(f"cannot get {uri} ({reason}); look in mlflow ui whether it is there")
+    return folder

@@ -86,8 +86,8 @@ def fit(
         total_loss = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         order = torch.randperm(len(train), generator=generator, device=device)
-        bar = tqdm(order.tensor_split(batches), f"epoch {epoch}/{epochs}", disable=not progress, unit="batch")
-        for index in bar:
+        bar = tqdm(total=len(train), desc=f"epoch {epoch}/{epochs}", unit=" images", disable=not progress)
+        for index in order.tensor_split(batches):
             batch = shift(images[index], generator).float().contiguous(memory_format=torch.channels_last)
             target = labels[index]
             with autocast(device):
@@ -100,6 +100,7 @@ def fit(
             schedule.step()
             total_loss += loss.detach() * len(index)
             correct += (logits.argmax(1) == target).sum()
+            bar.update(len(index))
         train_loss = total_loss.item() / len(train)  # waits for the device, so the clock below is true
         seconds = time.perf_counter() - epoch_start
         if not math.isfinite(train_loss):

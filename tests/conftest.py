@@ -1,0 +1,149 @@
+"""What the tests share: a store of their own, the scripts as a user runs them, small data in the real formats."""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
+
+# A test must not reach the store, the accounts or the CI job of whoever runs it.
+for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "GITHUB_"))]:
+    del os.environ[_name]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a script did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one line of JSON on stdout."""
+        (line,) = self.stdout.splitlines()
+        content: dict[str, Any] = json.loads(line)
+        return content
+
+    @property
+    def error(self) -> str:
+        """The one line on stderr of a script that ended with code 2."""
+        assert (self.code, self.stdout) == (2, ""), self
+        (line,) = self.stderr.splitlines()
+        assert line.startswith("error: "), line
+        return line
+
+
+def run_script(
+    folder: Path, script: str, *arguments: object, root: Path = ROOT, env: dict[str, str] | None = None
+) -> Result:
+    """Run a script in ``folder`` as a user would, on the SQLite store in it."""
+    done = subprocess.run(
+        [sys.executable, str(root / script), *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty MLflow database; making one takes seconds, copying it does not."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a new store, the current one of this process; return its directory, which is the current one too."""
+    import mlflow
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A directory in which the three scripts have run on digits, and what each of them said."""
+
+    folder: Path
+    trained: Result
+    evaluated: Result
+    promoted: Result
+
+    @property
+    def run_id(self) -> str:
+        """The run that trained."""
+        run_id: str = self.trained.json["run_id"]
+        return run_id
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Run the three scripts on digits, once for all tests that only look at the outcome."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    trained = run_script(folder, "pytorch_demo.py", "--dataset", "digits")
+    run_id = trained.json["run_id"]
+    evaluated = run_script(folder, "evaluate.py", "--run-id", run_id, "--batch-size", 64, "--log-mlflow")
+    promoted = run_script(folder, "promote.py", "--run-id", run_id)
+    return Pipeline(folder, trained, evaluated, promoted)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the directory with the full MNIST and Fashion-MNIST, or skip, saying so."""
+    if not (DATA_DIR / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists():
+        pytest.skip(f"the full MNIST is not in {DATA_DIR}; run pytorch_demo.py once, or set DATA_DIR")
+    return DATA_DIR
+
+
+def write_idx(path: Path, array: np.ndarray) -> str:
+    """Write a gzipped IDX file of unsigned bytes; return its MD5."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0))
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Return a function that writes MNIST files of 6,000 and 100 random images and makes torchvision expect them."""
+    from torchvision.datasets import MNIST
+
+    def write() -> Path:
+        random = np.random.default_rng(0)
+        md5s = []
+        for part, size in (("train", 6_000), ("t10k", 100)):
+            for kind, array in (
+                ("images-idx3", random.integers(0, 256, (size, 28, 28))),
+                ("labels-idx1", np.arange(size) % 10),
+            ):
+                name = f"{part}-{kind}-ubyte.gz"
+                md5s.append((name, write_idx(tmp_path / "data" / "MNIST" / "raw" / name, array)))
+        monkeypatch.setattr(MNIST, "resources", md5s)
+        return tmp_path / "data"
+
+    return write

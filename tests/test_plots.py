@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from pipeline import plots
+from pipeline.evaluation import evaluate
+from pipeline.training import Epoch
+
+NAMES = ("T-shirt/top", "Ankle boot", "Bag")
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_confusion_matrix_shows_every_count_and_the_class_names() -> None:
+    guess = torch.tensor([0, 0, 0, 1, 2, 2])
+    figure = plots.confusion_matrix(evaluate(torch.eye(3)[guess], torch.tensor([0, 0, 1, 1, 2, 2]), NAMES))
+    assert texts(figure) == ["2", "0", "0", "1", "1", "0", "0", "0", "2"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(NAMES)
+    assert "83.33%" in figure.axes[0].get_title()
+
+
+def test_confusion_matrix_of_many_classes_leaves_the_numbers_out() -> None:
+    classes = tuple(str(i) for i in range(100))
+    figure = plots.confusion_matrix(evaluate(torch.eye(100), torch.arange(100), classes))
+    assert texts(figure) == []
+
+
+@pytest.mark.parametrize("wrong", [0, 3, 60])
+def test_misclassified_shows_truth_guess_and_probability(wrong: int) -> None:
+    logits = torch.eye(3)[[1] * wrong + [0] * (100 - wrong)]
+    evaluation = evaluate(logits, torch.zeros(100, dtype=torch.int64), NAMES)
+    figure = plots.misclassified(evaluation, torch.zeros(100, 1, 28, 28, dtype=torch.uint8))
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert len(titles) == min(wrong, 25)
+    assert set(titles) <= {"truth: T-shirt/top\nguess: Ankle boot (57.6%)"}
+
+
+def test_training_curves_draw_both_splits(tmp_path: Path) -> None:
+    epochs = [Epoch(i, 1 / i, 1 - 1 / i, 2 / i, 1 - 2 / i, 0.01, 1000.0, float(i)) for i in range(1, 4)]
+    figure = plots.training_curves(epochs)
+    loss, accuracy = figure.axes
+    assert [np.asarray(line.get_ydata()).tolist() for line in loss.lines] == [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]]
+    assert [line.get_label() for line in accuracy.lines] == ["train", "validation"]
+    figure.savefig(tmp_path / "curves.png")
+    assert imread(tmp_path / "curves.png").ndim == 3

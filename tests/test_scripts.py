@@ -1,0 +1,415 @@
+"""The scripts as a user runs them: in a process of their own, on real digits and a real store."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from conftest import ROOT, Pipeline, run_script
+from mlflow import MlflowClient
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def artifacts(folder: Path, run_id: str, path: str | None = None) -> set[str]:
+    return {Path(item.path).name for item in client(folder).list_artifacts(run_id, path)}
+
+
+def statuses(folder: Path) -> list[str]:
+    store = client(folder)
+    return [run.info.status for e in store.search_experiments() for run in store.search_runs([e.experiment_id])]
+
+
+# --- the pipeline, once, on digits ------------------------------------------------------------------------------
+
+
+def test_training_prints_one_line_of_json_with_what_it_made(pipeline: Pipeline) -> None:
+    assert pipeline.trained.code == 0
+    result = pipeline.trained.json
+    assert list(result) == [
+        "run_id",
+        "model_name",
+        "model_version",
+        "model_uri",
+        "dataset",
+        "test_accuracy",
+        "test_loss",
+        "training_seconds",
+        "tracking_uri",
+    ]
+    assert (result["model_name"], result["model_version"]) == ("digits-classifier", 1)
+    assert result["test_accuracy"] > 0.95
+
+
+def test_training_logs_parameters_metrics_per_epoch_and_final_metrics(pipeline: Pipeline) -> None:
+    run = client(pipeline.folder).get_run(pipeline.run_id)
+    assert run.info.status == "FINISHED"
+    params = run.data.params
+    expected = {"dataset": "digits", "model": "cnn", "batch_size": "256", "lr": "0.01", "weight_decay": "0.05"}
+    expected |= {"seed": "0", "optimizer": "AdamW", "betas": "(0.9, 0.999)", "test_size": "360", "train_size": "1257"}
+    assert expected.items() <= params.items()
+    assert len(params["test_digest"]) == 64
+    assert int(params["model_parameters"]) > 1000
+    for metric in (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "learning_rate",
+        "images_per_second",
+    ):
+        history = client(pipeline.folder).get_metric_history(pipeline.run_id, metric)
+        assert [point.step for point in history] == list(range(1, int(params["epochs"]) + 1)), metric
+    final = {"test_loss", "test_accuracy", "test_precision", "test_recall", "test_f1", "training_seconds"}
+    assert final <= set(run.data.metrics)
+    assert run.data.metrics["test_accuracy"] == pipeline.trained.json["test_accuracy"]
+
+
+def test_training_logs_reports_and_inputs(pipeline: Pipeline) -> None:
+    assert artifacts(pipeline.folder, pipeline.run_id) >= {
+        "confusion_matrix.png",
+        "classification_report.txt",
+        "classification_report.json",
+        "training_curves.png",
+        "model_summary.txt",
+    }
+    inputs = client(pipeline.folder).get_run(pipeline.run_id).inputs
+    assert inputs is not None
+    contexts = {entry.tags[0].value: entry.dataset.name for entry in inputs.dataset_inputs}
+    assert contexts == {"training": "digits-training", "testing": "digits-testing"}
+
+
+def test_stderr_has_plain_lines_where_it_is_no_terminal(pipeline: Pipeline) -> None:
+    lines = pipeline.trained.stderr.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert epochs[0].startswith("epoch 1: loss ")
+    assert "\r" not in pipeline.trained.stderr and "Warning" not in pipeline.trained.stderr
+    assert len(lines) == len(epochs) + 2, pipeline.trained.stderr  # the run's id before, what is next after
+
+
+def test_evaluation_agrees_with_training(pipeline: Pipeline) -> None:
+    trained, evaluated = pipeline.trained.json, pipeline.evaluated.json
+    assert list(evaluated) == [
+        "run_id",
+        "model_uri",
+        "dataset",
+        "samples",
+        "test_accuracy",
+        "test_loss",
+        "test_f1",
+        "output_dir",
+    ]
+    assert (evaluated["samples"], evaluated["test_accuracy"]) == (360, trained["test_accuracy"])
+    assert evaluated["test_loss"] == pytest.approx(trained["test_loss"], rel=1e-3)
+
+
+def test_every_figure_of_the_evaluation_follows_from_the_predictions(pipeline: Pipeline) -> None:
+    folder = pipeline.folder / pipeline.evaluated.json["output_dir"]
+    table = pd.read_csv(folder / "predictions.csv")
+    record = json.loads((folder / "evaluation.json").read_text())
+    probabilities = table.iloc[:, 3:].to_numpy()
+    assert list(table.columns) == ["index", "label", "prediction", *map(str, range(10))]
+    assert (probabilities.argmax(1) == table.prediction).all()
+    assert record["samples"] == len(table) == 360
+    assert record["accuracy"] == accuracy_score(table.label, table.prediction)
+    assert record["macro"]["f1"] == pytest.approx(f1_score(table.label, table.prediction, average="macro"))
+    assert record["loss"] == pytest.approx(log_loss(table.label, probabilities / probabilities.sum(1, keepdims=True)))
+    interval = record["accuracy_interval"]
+    assert interval["low"] < record["accuracy"] <= interval["high"]
+    assert set(record["classes"]) == set(map(str, range(10)))
+    assert record["images_per_second"] > 0
+
+
+def test_evaluation_goes_back_into_the_run_where_asked(pipeline: Pipeline) -> None:
+    files = {
+        "classification_report.json",
+        "confusion_matrix.png",
+        "misclassified_examples.png",
+        "predictions.csv",
+        "evaluation.json",
+    }
+    assert artifacts(pipeline.folder, pipeline.run_id, "evaluation") == files
+    assert {path.name for path in (pipeline.folder / pipeline.evaluated.json["output_dir"]).iterdir()} == files
+    metrics = client(pipeline.folder).get_run(pipeline.run_id).data.metrics
+    assert metrics["evaluation_accuracy"] == pipeline.evaluated.json["test_accuracy"]
+    assert client(pipeline.folder).get_run(pipeline.run_id).info.status == "FINISHED"
+
+
+def test_evaluation_changes_nothing_in_the_store_where_not_asked(pipeline: Pipeline, tmp_path: Path) -> None:
+    def content() -> list[tuple[str, bytes]]:
+        files = [pipeline.folder / "mlflow.db", *(pipeline.folder / "mlruns").rglob("*")]
+        return sorted((str(path), path.read_bytes()) for path in files if path.is_file())
+
+    before = content()
+    uri = "models:/digits-classifier@champion"
+    result = run_script(pipeline.folder, "evaluate.py", "--model-uri", uri, "--output-dir", tmp_path / "out")
+    assert result.json["run_id"] == pipeline.run_id
+    assert content() == before
+    assert (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_evaluation_imports_nothing_that_trains(pipeline: Pipeline, tmp_path: Path) -> None:
+    """With the rooms that train taken away, evaluate.py still works: the model comes from MLflow as a graph."""
+    shutil.copy(ROOT / "evaluate.py", tmp_path)
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("model.py", "training.py"))
+    out = tmp_path / "out"
+    result = run_script(pipeline.folder, "evaluate.py", "--run-id", pipeline.run_id, "--output-dir", out, root=tmp_path)
+    assert result.json["test_accuracy"] == pipeline.trained.json["test_accuracy"]
+
+
+def test_promotion_moves_the_version_to_production(pipeline: Pipeline) -> None:
+    assert pipeline.promoted.code == 0
+    accuracy = pipeline.evaluated.json["test_accuracy"]
+    assert pipeline.promoted.json == {
+        "model_name": "digits-classifier",
+        "version": 1,
+        "decision": "promoted",
+        "checks": [{"name": "min_accuracy", "value": accuracy, "threshold": 0.95, "passed": True}],
+        "previous_version": None,
+    }
+    version = client(pipeline.folder).get_model_version("digits-classifier", "1")
+    assert (version.current_stage, version.aliases) == ("Production", ["champion"])
+    assert version.tags["gate.decision"] == "promoted"
+    assert f"{accuracy:.4f}" in version.tags["gate.checks"]
+    assert version.tags["gate.time"].startswith("20")
+
+
+def registry_of(folder: Path) -> list[dict[str, object]]:
+    return [dict(version) for version in client(folder).search_model_versions()]
+
+
+def test_promoting_again_changes_nothing(pipeline: Pipeline) -> None:
+    before = registry_of(pipeline.folder)
+    again = run_script(pipeline.folder, "promote.py", "--model-name", "digits-classifier", "--version", 1)
+    assert (again.code, again.json["decision"]) == (0, "unchanged")
+    assert registry_of(pipeline.folder) == before
+
+
+# --- one more store, changed by the tests below, in their order of cost ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def second(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a store with a second, weaker version: not evaluated, its champion is the first one."""
+    folder = tmp_path_factory.mktemp("second")
+    trained = run_script(folder, "pytorch_demo.py", "--dataset", "digits", "--epochs", 1, "--limit", 200)
+    return folder, trained.json["run_id"]
+
+
+def test_promotion_without_a_recorded_evaluation_names_the_command_to_run(second: tuple[Path, str]) -> None:
+    folder, run_id = second
+    error = run_script(folder, "promote.py", "--run-id", run_id).error
+    assert f"run: python evaluate.py --run-id {run_id} --log-mlflow" in error
+
+
+def test_a_weak_model_is_refused_with_reasons_as_tags_and_stays_in_staging(second: tuple[Path, str]) -> None:
+    folder, run_id = second
+    assert run_script(folder, "evaluate.py", "--run-id", run_id, "--log-mlflow").code == 0
+    dry = run_script(folder, "promote.py", "--run-id", run_id, "--dry-run")
+    assert (dry.code, dry.json["decision"]) == (1, "refused")
+    assert client(folder).get_model_version("digits-classifier", "1").tags == {}
+    assert run_script(folder, "promote.py", "--run-id", run_id).code == 1
+    version = client(folder).get_model_version("digits-classifier", "1")
+    assert (version.current_stage, version.aliases) == ("Staging", ["challenger"])
+    assert version.tags["gate.decision"] == "refused"
+    assert "is below 0.95" in version.tags["gate.checks"]
+
+
+def test_a_malformed_or_missing_policy_is_named_with_its_line(second: tuple[Path, str], tmp_path: Path) -> None:
+    folder, run_id = second
+    shutil.copy(ROOT / "promote.py", tmp_path)
+    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
+    assert "gates.toml (No such file" in run_script(folder, "promote.py", "--run-id", run_id, root=tmp_path).error
+    (tmp_path / "gates.toml").write_text("[digits]\nmin_accuracy = 95\n")
+    assert "line 2: min_accuracy = 95" in run_script(folder, "promote.py", "--run-id", run_id, root=tmp_path).error
+
+
+def test_a_replaced_model_file_is_refused(second: tuple[Path, str]) -> None:
+    folder, run_id = second
+    (file,) = (folder / "mlruns").rglob("model.pt2")
+    file.write_bytes(file.read_bytes() + b"\0")
+    error = run_script(folder, "promote.py", "--run-id", run_id, "--min-accuracy", 0).error
+    assert "belongs to another model" in error
+
+
+# --- how a training ends --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_leaves_its_run_killed(tmp_path: Path, number: signal.Signals, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "pytorch_demo.py"), "--dataset", "digits", "--epochs", "100000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    while not process.stderr.readline().startswith("epoch 2"):
+        assert process.poll() is None
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (128 + number, "")
+    assert stderr.splitlines()[-1] == "stopped"
+    assert statuses(tmp_path) == ["KILLED"]
+
+
+def test_a_diverging_training_leaves_its_run_failed(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    result = run_script(tmp_path, "pytorch_demo.py", "--dataset", "digits", "--model", "mlp", "--lr", "1e30")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith("error: training diverged")
+    assert statuses(tmp_path) == ["FAILED"]
+    assert not client(tmp_path).search_model_versions()
+
+
+def test_a_terminal_gets_a_progress_bar_per_epoch(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    command = [sys.executable, str(ROOT / "pytorch_demo.py"), "--dataset", "digits", "--epochs", "2", "--no-register"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # Linux: the other end was closed
+            break
+    stdout, _ = process.communicate(timeout=60)
+    result = json.loads(stdout)
+    assert process.returncode == 0
+    assert (result["model_name"], result["model_version"]) == (None, None)
+    assert not client(tmp_path).search_registered_models()
+    text = shown.decode()
+    assert "epoch 2/2: 100%" in text
+    assert "loss 0." in text and "accuracy 0." in text
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("pytorch_demo.py --dataset cifar", "invalid choice: 'cifar'"),
+        ("pytorch_demo.py --batch-size 0", "'0' is not a whole number of at least 1"),
+        ("pytorch_demo.py --epochs 0", "'0' is not a whole number of at least 1"),
+        ("pytorch_demo.py --lr nan", "'nan' is not a number above 0"),
+        ("pytorch_demo.py --lr 0", "'0' is not a number above 0"),
+        ("pytorch_demo.py --epoch 3", "unrecognized arguments: --epoch"),
+        ("pytorch_demo.py --dataset digits --model-name a/b", "cannot name a registered model"),
+        ("pytorch_demo.py --dataset mnist --data-dir nowhere", "could not be downloaded"),
+        ("evaluate.py", "one of the arguments --run-id --model-uri is required"),
+        ("promote.py --version 3", "--version needs --model-name"),
+        ("promote.py --run-id x --min-accuracy 98", "'98' is not a number of at least 0 and at most 1"),
+        ("promote.py --model-name nobody --version 3", "no version 3 of a model 'nobody'"),
+        ("evaluate.py --run-id ../../etc/passwd", "there is no run '../../etc/passwd'"),
+        ("evaluate.py --model-uri models:/nobody@champion", "cannot get models:/nobody@champion"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2_and_leaves_nothing(
+    command: str, message: str, tmp_path: Path, empty_store: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    # a proxy that is not there: no network, on any machine
+    offline = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+    assert message in run_script(tmp_path, *command.split(), env=offline).error
+    assert statuses(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_an_output_directory_that_cannot_be_written_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    error = run_script(pipeline.folder, "evaluate.py", "--run-id", pipeline.run_id, "--output-dir", out).error
+    assert f"cannot write to {out}" in error
+
+
+@pytest.mark.parametrize(
+    "script", ["pytorch_demo.py --dataset digits", "evaluate.py --run-id x", "promote.py --run-id x"]
+)
+def test_a_tracking_server_that_is_not_there_is_named_without_its_password(script: str, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    uri = f"http://me:secret@127.0.0.1:{port}"
+    start = time.monotonic()
+    error = run_script(tmp_path, *script.split(), env={"MLFLOW_TRACKING_URI": uri}).error
+    assert time.monotonic() - start < 15 + 30  # 15 seconds after the imports, which a busy machine makes slow
+    assert f"nothing answers at http://127.0.0.1:{port}" in error
+    assert "secret" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- against a server and on the full data -------------------------------------------------------------------------
+
+
+def test_the_pipeline_works_against_a_server_over_http(tmp_path: Path, empty_store: Path) -> None:
+    server_dir, work = tmp_path / "server", tmp_path / "work"
+    server_dir.mkdir()
+    work.mkdir()
+    shutil.copy(empty_store, server_dir / "mlflow.db")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=server_dir, stdout=log, stderr=log, start_new_session=True, env=os.environ
+        )
+    try:
+        for _ in range(120):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        store = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+        trained = run_script(work, "pytorch_demo.py", "--dataset", "digits", env=store)
+        run_id = trained.json["run_id"]
+        evaluated = run_script(work, "evaluate.py", "--run-id", run_id, "--log-mlflow", env=store)
+        promoted = run_script(work, "promote.py", "--run-id", run_id, env=store)
+        assert trained.json["tracking_uri"] == store["MLFLOW_TRACKING_URI"]
+        assert evaluated.json["test_accuracy"] == trained.json["test_accuracy"]
+        assert promoted.json["decision"] == "promoted"
+        assert [path.name for path in work.iterdir()] == ["evaluation"]  # all else is on the server
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.mark.parametrize(("dataset", "floor"), [("mnist", 0.99), ("fashion-mnist", 0.90)])
+def test_the_full_data_sets_reach_production(dataset: str, floor: float, real_data: Path, tmp_path: Path) -> None:
+    data = ("--data-dir", real_data)
+    trained = run_script(tmp_path, "pytorch_demo.py", "--dataset", dataset, "--epochs", 6, *data)
+    run_id = trained.json["run_id"]
+    evaluated = run_script(tmp_path, "evaluate.py", "--run-id", run_id, "--batch-size", 64, "--log-mlflow", *data)
+    promoted = run_script(tmp_path, "promote.py", "--run-id", run_id)
+    assert evaluated.json["samples"] == 10_000
+    assert evaluated.json["test_accuracy"] == trained.json["test_accuracy"] >= floor
+    assert (promoted.json["decision"], promoted.json["model_name"]) == ("promoted", f"{dataset}-classifier")
+
+
+def test_two_processes_with_the_same_seed_train_the_same_weights(pipeline: Pipeline, tmp_path: Path) -> None:
+    again = run_script(tmp_path, "pytorch_demo.py", "--dataset", "digits")
+    weights = []
+    for folder, result in ((pipeline.folder, pipeline.trained), (tmp_path, again)):
+        (file,) = (folder / "mlruns").rglob("model.pt2")
+        weights.append({k: v for k, v in mlflow.pytorch.load_model(str(file.parent.parent)).state_dict().items()})
+        assert result.code == 0
+    assert weights[0].keys() == weights[1].keys()
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])

@@ -1,0 +1,111 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline import UserError, data, model, training
+from pipeline.training import Epoch
+
+SPLITS = data.load("digits", Path())
+CPU = torch.device("cpu")
+
+
+def fit(limit: int = 300, lr: float = 0.01, **options: Any) -> tuple[torch.nn.Module, list[Epoch]]:
+    train = SPLITS.train.take(slice(limit))
+    torch.manual_seed(0)
+    network = model.build(options.pop("model", "cnn"), 10, train.images)
+    optimizer = training.optimizer(network, lr, 0.05)
+    defaults: dict[str, Any] = {"epochs": 2, "batch_size": 64, "seed": 0, "device": CPU}
+    return network, list(training.fit(network, optimizer, train, SPLITS.validation, **defaults | options))
+
+
+def weights(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in network.state_dict().values()])
+
+
+@pytest.mark.parametrize("name", model.NAMES)
+def test_training_learns_the_digits(name: str) -> None:
+    _, epochs = fit(model=name, limit=1257, epochs=8)
+    assert epochs[-1].validation_accuracy > 0.9
+    assert epochs[-1].train_loss < epochs[0].train_loss / 2
+
+
+@pytest.mark.parametrize("name", model.NAMES)
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(name: str) -> None:
+    assert torch.equal(weights(fit(model=name)[0]), weights(fit(model=name)[0]))
+
+
+def test_another_seed_gives_other_weights() -> None:
+    assert not torch.equal(weights(fit(seed=0)[0]), weights(fit(seed=1)[0]))
+
+
+def test_every_image_is_used_once_an_epoch_whatever_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def record(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        seen.append(images)
+        return images
+
+    monkeypatch.setattr(training, "shift", record)
+    for batch_size in (1, 64, 299, 300, 5_000):
+        seen.clear()
+        fit(epochs=1, batch_size=batch_size)
+        rows = sorted(image.numpy().tobytes() for image in torch.cat(seen))
+        assert rows == sorted(image.numpy().tobytes() for image in SPLITS.train.images[:300])
+        assert max(len(batch) for batch in seen) <= batch_size
+
+
+def test_the_learning_rate_rises_and_falls_to_near_zero() -> None:
+    _, epochs = fit(epochs=10, lr=0.01)
+    rates = [epoch.learning_rate for epoch in epochs]
+    assert max(rates) == pytest.approx(0.01)
+    assert rates.index(max(rates)) == 2  # of ten epochs the first three rise
+    assert 0 < rates[-1] < 0.001
+
+
+def test_one_step_trains_at_the_full_rate() -> None:
+    _, epochs = fit(limit=1, epochs=1)
+    assert epochs[0].learning_rate == 0.01
+
+
+def test_metrics_of_an_epoch_are_those_of_the_contract() -> None:
+    network, epochs = fit()
+    assert set(epochs[0].metrics()) == {
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "learning_rate",
+        "images_per_second",
+    }
+    logits = network.eval()(SPLITS.validation.images.float())
+    assert epochs[-1].validation_loss == pytest.approx(F.cross_entropy(logits, SPLITS.validation.labels).item(), 1e-4)
+    accuracy = (logits.argmax(1) == SPLITS.validation.labels).double().mean().item()
+    assert epochs[-1].validation_accuracy == pytest.approx(accuracy)
+
+
+def test_training_that_diverges_says_so_and_names_the_learning_rate() -> None:
+    with pytest.raises(UserError, match=r"diverged in epoch \d.*--lr"):
+        fit(lr=1e30, model="mlp", epochs=3)
+
+
+def test_shifted_images_move_by_at_most_two_pixels_and_lose_nothing_in_the_middle() -> None:
+    images = torch.zeros(500, 1, 28, 28, dtype=torch.uint8)
+    images[:, 0, 14, 14] = 255
+    moved = training.shift(images, torch.Generator().manual_seed(0))
+    assert moved.dtype == torch.uint8
+    assert moved.sum(dtype=torch.int64) == images.sum(dtype=torch.int64)
+    where = moved[:, 0].nonzero()[:, 1:]
+    assert {tuple(place) for place in where.tolist()} == {(y, x) for y in range(12, 17) for x in range(12, 17)}
+
+
+def test_bfloat16_is_used_where_the_hardware_has_it_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        with training.autocast(CPU):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if native else torch.float32)
+        _, epochs = fit()
+        assert math.isfinite(epochs[-1].train_loss)
