@@ -55,11 +55,7 @@ def main() -> int:
             tracking.get_run(options.run_id)
             version = registry.version_of(options.run_id, options.model_name)
         evidence = tracking.evaluation_of(str(version.run_id), str(version.source))
-        if options.min_accuracy is None:
-            policy = gate.parse(cli.read(POLICY), evidence["dataset"])
-        else:
-            policy = gate.Policy(options.min_accuracy)
-        verdict = gate.decide(evidence, policy)
+        verdict = gate.decide(evidence, gate.parse(cli.read(POLICY), evidence["dataset"], options.min_accuracy))
 
         champion = registry.champion(version.name)
         in_production = champion is not None and champion.version == version.version

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.training import Epoch
 
 EPOCHS = {"mnist": 6, "fashion-mnist": 12, "digits": 20}  # digits is small: 20 epochs are 100 batches
+AUGMENT = {"mnist": "shift", "fashion-mnist": "flip", "digits": "shift"}  # a mirrored digit is no digit
 
 
 def parse_options() -> argparse.Namespace:
@@ -39,6 +40,9 @@ def parse_options() -> argparse.Namespace:
         "--lr", type=cli.number(float, 0, above=True), default=0.01, help="peak learning rate (default: 0.01)"
     )
     training.add_argument("--weight-decay", type=cli.number(float, 0), default=0.05, help="of AdamW (default: 0.05)")
+    training.add_argument(
+        "--augment", choices=("shift", "flip", "none"), help="vary the training images (default: by data set)"
+    )
     training.add_argument("--seed", type=cli.number(int, 0), default=0, help="of everything random (default: 0)")
     cli.add_device(training)
     tracking = parser.add_argument_group("tracking")
@@ -50,6 +54,7 @@ def parse_options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     options.epochs = options.epochs or EPOCHS[options.dataset]
+    options.augment = options.augment or AUGMENT[options.dataset]
     options.model_name = options.model_name or f"{options.dataset}-classifier"
     return options
 
@@ -90,6 +95,7 @@ def main() -> int:
                 batch_size=options.batch_size,
                 seed=options.seed,
                 device=device,
+                augment=options.augment,
                 progress=sys.stderr.isatty(),
             ):
                 epochs.append(epoch)

@@ -62,7 +62,7 @@ class Recipe:
     train: Callable[[Splits, int], Iterator[Point]]
 
 
-def ours(*, epochs: int, batch_size: int, lr: float, weight_decay: float) -> Recipe:
+def ours(*, epochs: int, batch_size: int, lr: float, weight_decay: float, augment: str) -> Recipe:
     """Return this pipeline's training: `pipeline.training.fit` itself, asked as ``pytorch_demo.py`` asks it.
 
     Its learning rate falls to zero at the last of ``epochs``, so the shortest way to some accuracy is a run of few
@@ -82,6 +82,7 @@ def ours(*, epochs: int, batch_size: int, lr: float, weight_decay: float) -> Rec
             batch_size=batch_size,
             seed=seed,
             device=CPU,
+            augment=augment,
         ):
             seconds += len(data.train) / epoch.images_per_second  # training_seconds has the evaluations in it
             yield Point(seconds, epoch.epoch, epoch.epoch * len(data.train), network)

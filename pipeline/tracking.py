@@ -7,7 +7,6 @@ here it is told not to.
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import socket
@@ -195,8 +194,8 @@ def evaluation_of(run_id: str, model_uri: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
         recorded, measured_on = record["model_sha256"], (record["dataset"], record["dataset_digest"])
-        if not math.isfinite(record["accuracy"]):
-            raise ValueError("accuracy is not finite")
+        if not (0 <= record["accuracy"] <= 1 and record["samples"] >= 1):
+            raise ValueError("accuracy or samples out of range")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{RECORD} of run {run_id} is damaged ({type(error).__name__}: {error}); {again}") from None
     if (sha256 := model_sha256(model_uri)) != recorded:

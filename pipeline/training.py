@@ -57,14 +57,15 @@ def fit(
     batch_size: int,
     seed: int,
     device: torch.device,
+    augment: str = "shift",
     progress: bool = False,
 ) -> Iterator[Epoch]:
     """Train ``model`` in place and yield an `Epoch` after each pass.
 
-    The whole data set lies on the device as uint8; a batch is cut from it by a shuffled index, shifted and converted
-    there. The learning rate rises to the optimizer's own and falls to zero in one cycle (Smith and Topin,
-    https://arxiv.org/abs/1708.07120). The same seed on the same machine gives the same weights, bit for bit. Nothing
-    inside an epoch waits for the device.
+    The whole data set lies on the device as uint8; a batch is cut from it by a shuffled index, augmented (one of
+    `AUGMENTATIONS`) and converted there. The learning rate rises to the optimizer's own and falls to zero in one cycle
+    (Smith and Topin, https://arxiv.org/abs/1708.07120). The same seed on the same machine gives the same weights, bit
+    for bit. Nothing inside an epoch waits for the device.
 
     Raises
     ------
@@ -88,7 +89,9 @@ def fit(
         order = torch.randperm(len(train), generator=generator, device=device)
         bar = tqdm(total=len(train), desc=f"epoch {epoch}/{epochs}", unit=" images", disable=not progress)
         for index in order.tensor_split(batches):
-            batch = shift(images[index], generator).float().contiguous(memory_format=torch.channels_last)
+            batch = (
+                AUGMENTATIONS[augment](images[index], generator).float().contiguous(memory_format=torch.channels_last)
+            )
             target = labels[index]
             with autocast(device):
                 logits = model(batch)
@@ -128,6 +131,20 @@ def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
     device = images.device
     down, right = torch.randint(2 * most + 1, (2, len(images)), generator=generator, device=device)
     return windows[torch.arange(len(images), device=device), :, down, right]
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return ``images``, uint8 [N, 1, 28, 28], every second one of them, by chance, mirrored left to right."""
+    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+    return torch.where(mirrored, images.flip(3), images)
+
+
+def keep(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return ``images`` as they are."""
+    return images
+
+
+AUGMENTATIONS = {"shift": shift, "flip": flip, "none": keep}  # digits may be shifted, clothes mirrored
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -23,6 +23,9 @@ DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
 for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "GITHUB_"))]:
     del os.environ[_name]
 
+# The tests share the cores among them already; threads of several trainings would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @dataclass(frozen=True)
 class Result:

@@ -173,13 +173,16 @@ def test_evaluation_imports_nothing_that_trains(pipeline: Pipeline, tmp_path: Pa
 def test_promotion_moves_the_version_to_production(pipeline: Pipeline) -> None:
     assert pipeline.promoted.code == 0
     accuracy = pipeline.evaluated.json["test_accuracy"]
+    checks = pipeline.promoted.json["checks"]
     assert pipeline.promoted.json == {
         "model_name": "digits-classifier",
         "version": 1,
         "decision": "promoted",
-        "checks": [{"name": "min_accuracy", "value": accuracy, "threshold": 0.95, "passed": True}],
+        "checks": checks,
         "previous_version": None,
     }
+    assert checks[0] == {"name": "min_accuracy", "value": accuracy, "threshold": 0.95, "passed": True}
+    assert [check["name"] for check in checks] == ["min_accuracy", "min_accuracy_lower_end"]
     version = client(pipeline.folder).get_model_version("digits-classifier", "1")
     assert (version.current_stage, version.aliases) == ("Production", ["champion"])
     assert version.tags["gate.decision"] == "promoted"
@@ -195,6 +198,14 @@ def test_promoting_again_changes_nothing(pipeline: Pipeline) -> None:
     before = registry_of(pipeline.folder)
     again = run_script(pipeline.folder, "promote.py", "--model-name", "digits-classifier", "--version", 1)
     assert (again.code, again.json["decision"]) == (0, "unchanged")
+    assert registry_of(pipeline.folder) == before
+
+
+def test_a_stricter_gate_refuses_says_why_and_moves_nothing(pipeline: Pipeline) -> None:
+    before = registry_of(pipeline.folder)
+    refused = run_script(pipeline.folder, "promote.py", "--run-id", pipeline.run_id, "--min-accuracy", "0.9999")
+    assert (refused.code, refused.json["decision"]) == (1, "refused")
+    assert "is below 0.9999" in refused.stderr
     assert registry_of(pipeline.folder) == before
 
 

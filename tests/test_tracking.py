@@ -165,7 +165,13 @@ def test_a_model_uri_that_leads_nowhere_is_named(store: Path, uri: str) -> None:
 
 def record(run_id: str, **changes: object) -> None:
     uri = tracking.model_of(run_id)
-    content = {"model_sha256": tracking.model_sha256(uri), "dataset": "digits", "dataset_digest": "d1", "accuracy": 0.9}
+    content = {
+        "model_sha256": tracking.model_sha256(uri),
+        "dataset": "digits",
+        "dataset_digest": "d1",
+        "accuracy": 0.9,
+        "samples": 9,
+    }
     content |= changes
     tracking.client().log_text(run_id, json.dumps(content), tracking.RECORD)
 

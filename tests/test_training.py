@@ -49,7 +49,7 @@ def test_every_image_is_used_once_an_epoch_whatever_the_batch_size(monkeypatch: 
         seen.append(images)
         return images
 
-    monkeypatch.setattr(training, "shift", record)
+    monkeypatch.setitem(training.AUGMENTATIONS, "shift", record)
     for batch_size in (1, 64, 299, 300, 5_000):
         seen.clear()
         fit(epochs=1, batch_size=batch_size)
@@ -100,6 +100,25 @@ def test_shifted_images_move_by_at_most_two_pixels_and_lose_nothing_in_the_middl
     assert moved.sum(dtype=torch.int64) == images.sum(dtype=torch.int64)
     where = moved[:, 0].nonzero()[:, 1:]
     assert {tuple(place) for place in where.tolist()} == {(y, x) for y in range(12, 17) for x in range(12, 17)}
+
+
+def test_flipped_images_are_mirrored_or_as_they_were_about_half_each() -> None:
+    images = SPLITS.train.images[:400]
+    flipped = training.flip(images, torch.Generator().manual_seed(0))
+    same = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 150 < int(mirrored.sum()) < 250
+
+
+def test_without_augmentation_the_images_are_used_as_they_are() -> None:
+    images = SPLITS.train.images[:10]
+    assert torch.equal(training.AUGMENTATIONS["none"](images, torch.Generator()), images)
+
+
+@pytest.mark.parametrize("augment", ["flip", "none"])
+def test_every_augmentation_trains(augment: str) -> None:
+    assert fit(augment=augment, epochs=4)[1][-1].train_accuracy > 0.5
 
 
 def test_bfloat16_is_used_where_the_hardware_has_it_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
