@@ -74,6 +74,7 @@ def main() -> int:
             "test_accuracy": evaluation.accuracy,
             "test_loss": evaluation.loss,
             "test_f1": evaluation.f1,
+            "images_per_second": rate,
             "output_dir": str(output_dir),
         }
     )

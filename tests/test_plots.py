@@ -36,9 +36,16 @@ def test_misclassified_shows_truth_guess_and_probability(wrong: int) -> None:
     logits = torch.eye(3)[[1] * wrong + [0] * (100 - wrong)]
     evaluation = evaluate(logits, torch.zeros(100, dtype=torch.int64), NAMES)
     figure = plots.misclassified(evaluation, torch.zeros(100, 1, 28, 28, dtype=torch.uint8))
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert len(titles) == min(wrong, 25)
-    assert set(titles) <= {"truth: T-shirt/top\nguess: Ankle boot (57.6%)"}
+    assert texts(figure) == ["truth: T-shirt/top\nguess: Ankle boot (57.6%)"] * min(wrong, 25)
+    assert figure.axes[0].get_title() == f"The most confident of {wrong} mistakes in 100 images"
+
+
+def test_misclassified_shows_the_pixels_of_the_mistakes() -> None:
+    images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 28, 28) * 100
+    evaluation = evaluate(torch.eye(3)[[1, 0, 1]], torch.tensor([1, 1, 2]), NAMES)  # the second and third are wrong
+    (sheet,) = plots.misclassified(evaluation, images).axes[0].images
+    levels, counts = np.unique(np.asarray(sheet.get_array()), return_counts=True)
+    assert dict(zip(levels, counts, strict=True)) == {100: 28 * 28, 200: 28 * 28, 255: 200 * 200 - 2 * 28 * 28}
 
 
 def test_training_curves_draw_both_splits(tmp_path: Path) -> None:
