@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.training import Epoch
 
 EPOCHS = {"mnist": 6, "fashion-mnist": 12, "digits": 20}  # digits is small: 20 epochs are 100 batches
-AUGMENT = {"mnist": "shift", "fashion-mnist": "flip", "digits": "shift"}  # a mirrored digit is no digit
+AUGMENT = {"mnist": "affine", "fashion-mnist": "flip", "digits": "affine"}  # a mirrored digit is no digit
 
 
 def parse_options() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse_options() -> argparse.Namespace:
     )
     training.add_argument("--weight-decay", type=cli.number(float, 0), default=0.05, help="of AdamW (default: 0.05)")
     training.add_argument(
-        "--augment", choices=("shift", "flip", "none"), help="vary the training images (default: by data set)"
+        "--augment", choices=("affine", "flip", "none"), help="vary the training images (default: by data set)"
     )
     training.add_argument("--seed", type=cli.number(int, 0), default=0, help="of everything random (default: 0)")
     cli.add_device(training)
@@ -103,16 +103,16 @@ def main() -> int:
                 if not sys.stderr.isatty():
                     cli.log(str(epoch))
 
-            evaluation = evaluate(
-                predict(network, splits.test.images, device=device), splits.test.labels, splits.test.classes
-            )
+            test = splits.test
+            del splits  # the training images make room for what follows
+            evaluation = evaluate(predict(network, test.images, device=device), test.labels, test.classes)
             results = evaluation.metrics("test") | {"training_seconds": epochs[-1].training_seconds}
             tracking.log_metrics(run_id, results)
             network.cpu().to(memory_format=torch.contiguous_format)  # as torch.export wants it
             with tempfile.TemporaryDirectory() as folder:
                 write(Path(folder), evaluation, epochs, model.summary(network))
                 tracking.log_artifacts(run_id, Path(folder))
-            model_uri = tracking.log_model(network, splits.test.images[:2].float())
+            model_uri = tracking.log_model(network, test.images[:2].float())
             version = None
             if options.register:
                 version = registry.register(options.model_name, model_uri, run_id)

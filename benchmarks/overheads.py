@@ -35,7 +35,7 @@ MULTIPLES = (1, 4, 16)  # of the training images, by repeating them
 
 # The packages that evaluate.py uses, MLflow with what it loads for a SQLite store and for a pt2 model.
 EVALUATE_IMPORTS = (
-    "import torch, torchvision, torch.export.pt2_archive._package, mlflow.pytorch, "
+    "import torch, torchvision, torch.export._trace, torch.export.pt2_archive._package, mlflow.pytorch, "
     "mlflow.store.tracking.sqlalchemy_store, sklearn.metrics, scipy.stats, matplotlib.figure, pandas"
 )
 

@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from pipeline import model, training
+from pipeline import model as networks
+from pipeline import training
 from pipeline.data import Splits
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels between 0 and 1; both public recipes normalise by these
@@ -62,7 +63,7 @@ class Recipe:
     train: Callable[[Splits, int], Iterator[Point]]
 
 
-def ours(*, epochs: int, batch_size: int, lr: float, weight_decay: float, augment: str) -> Recipe:
+def ours(*, model: str, epochs: int, batch_size: int, lr: float, weight_decay: float, augment: str) -> Recipe:
     """Return this pipeline's training: `pipeline.training.fit` itself, asked as ``pytorch_demo.py`` asks it.
 
     Its learning rate falls to zero at the last of ``epochs``, so the shortest way to some accuracy is a run of few
@@ -71,7 +72,7 @@ def ours(*, epochs: int, batch_size: int, lr: float, weight_decay: float, augmen
 
     def train(data: Splits, seed: int) -> Iterator[Point]:
         torch.manual_seed(seed)
-        network = model.build("cnn", len(data.train.classes), data.train.images)
+        network = networks.build(model, len(data.train.classes), data.train.images)
         seconds = 0.0
         for epoch in training.fit(
             network,
@@ -87,7 +88,7 @@ def ours(*, epochs: int, batch_size: int, lr: float, weight_decay: float, augmen
             seconds += len(data.train) / epoch.images_per_second  # training_seconds has the evaluations in it
             yield Point(seconds, epoch.epoch, epoch.epoch * len(data.train), network)
 
-    return Recipe(f"this pipeline, {_plural(epochs)}", "pipeline.training.fit", train)
+    return Recipe(f"this pipeline, {model}, {_plural(epochs)}", "pipeline.training.fit", train)
 
 
 def example(*, epochs: int = 14, points: int = 4) -> Recipe:
@@ -220,7 +221,7 @@ def _all(data: Splits) -> tuple[Tensor, Tensor]:
 
 def _timed(steps: Iterator[int], network: nn.Module, images: int, batches: int, points: int) -> Iterator[Point]:
     """Go through ``steps``, each a batch that tells its size, and yield ``points`` points in each epoch."""
-    whole = nn.Sequential(model.Normalize(MEAN * 255, STD * 255), network)  # raw pixels in, as evaluation gives them
+    whole = nn.Sequential(networks.Normalize(MEAN * 255, STD * 255), network)  # raw pixels in, as evaluation gives them
     due = {math.ceil(batches * part / points) for part in range(1, points + 1)}
     seen, seconds, start = 0, 0.0, time.perf_counter()
     whole.train()

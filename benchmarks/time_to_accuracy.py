@@ -290,7 +290,7 @@ def headline(rows: list[Row], target: float) -> dict[str, Any]:
             "test_accuracy": row.accuracy,
             "seeds": row.seeds,
         }
-    for recipe in ("example", "record"):
+    for recipe in best.keys() & {"example", "record"}:
         ratio = seconds(best[recipe], target) / seconds(best["ours"], target)
         result[f"times_faster_than_{recipe}"] = ratio if math.isfinite(ratio) and ratio else None
     return result
@@ -312,7 +312,7 @@ def table(rows: list[Row], targets: tuple[float, ...]) -> str:
     import pandas
 
     target = targets[1]
-    base = next(row for row in rows if row.recipe == "example")
+    base = next((row for row in rows if row.recipe == "example"), None)
     lines = [
         {
             "recipe": row.name,
@@ -324,18 +324,22 @@ def table(rows: list[Row], targets: tuple[float, ...]) -> str:
             "s in all": f"{row.training_seconds:.2f}",
             "images/s": f"{row.images_per_second:,.0f}",
             "peak MB": f"{row.peak_memory / 1e6:,.0f} (+{(row.peak_memory - row.import_memory) / 1e6:,.0f})",
-            "ratio": finite(seconds(base, target) / seconds(row, target), "{:.1f}x"),
+            "ratio": finite(seconds(base, target) / seconds(row, target), "{:.1f}x") if base else "-",
         }
         for row in rows
     ]
-    return f"""{pandas.DataFrame(lines).to_string(index=False)}
+    text = f"""{pandas.DataFrame(lines).to_string(index=False)}
 
 test accuracy: after the last epoch, mean ± standard deviation over seeds
 s to: seconds until a run first reaches that percentage, the median over seeds (how many reach it)
 mean {percent(target)}: seconds of the shortest training whose mean accuracy over seeds reaches it
 peak MB: of the process, scoring included (and how much of it came after the imports)
-ratio: PyTorch's example's mean {percent(target)} to this one's
-PyTorch's example, far slower, runs {base.epochs:g} of its 14 epochs and on {base.seeds} of the seeds"""
+ratio: PyTorch's example's mean {percent(target)} to this one's"""
+    if base:
+        text += (
+            f"\nPyTorch's example, far slower, runs {base.epochs:g} of its 14 epochs and on {base.seeds} of the seeds"
+        )
+    return text
 
 
 def crossing(row: Row, target: float) -> str:

@@ -57,7 +57,7 @@ def fit(
     batch_size: int,
     seed: int,
     device: torch.device,
-    augment: str = "shift",
+    augment: str = "none",
     progress: bool = False,
 ) -> Iterator[Epoch]:
     """Train ``model`` in place and yield an `Epoch` after each pass.
@@ -89,12 +89,10 @@ def fit(
         order = torch.randperm(len(train), generator=generator, device=device)
         bar = tqdm(total=len(train), desc=f"epoch {epoch}/{epochs}", unit=" images", disable=not progress)
         for index in order.tensor_split(batches):
-            batch = (
-                AUGMENTATIONS[augment](images[index], generator).float().contiguous(memory_format=torch.channels_last)
-            )
+            batch = AUGMENTATIONS[augment](images[index], generator).float()
             target = labels[index]
             with autocast(device):
-                logits = model(batch)
+                logits = model(batch.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), target)
             optimizer.zero_grad()
             loss.backward()
@@ -124,17 +122,21 @@ def fit(
         yield result
 
 
-def shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
-    """Return ``images``, uint8 [N, 1, 28, 28], each moved by up to ``most`` pixels along both axes, filled with 0."""
-    padded = F.pad(images, (most,) * 4)
-    windows = padded.unfold(2, 28, 1).unfold(3, 28, 1)  # a view: [N, 1, 2 * most + 1, 2 * most + 1, 28, 28]
-    device = images.device
-    down, right = torch.randint(2 * most + 1, (2, len(images)), generator=generator, device=device)
-    return windows[torch.arange(len(images), device=device), :, down, right]
+def affine(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return ``images`` as if written anew: float32, interpolated bilinearly, filled with 0.
+
+    Each is turned by up to 10 degrees, stretched along both axes and slanted by up to 10%, moved by up to a pixel.
+    """
+    amounts = 2 * torch.rand(6, len(images), generator=generator, device=images.device) - 1
+    most = (math.radians(10), 0.1, 0.1, 0.1, 1 / 14, 1 / 14)  # half the image is 1
+    turn, slant, wide, tall, right, down = (amount * limit for amount, limit in zip(amounts, most, strict=True))
+    rows = [(1 + wide) * turn.cos(), slant - turn.sin(), right, turn.sin(), (1 + tall) * turn.cos(), down]
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, align_corners=False)
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return ``images``, uint8 [N, 1, 28, 28], every second one of them, by chance, mirrored left to right."""
+    """Return ``images``, every second one of them, by chance, mirrored left to right."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
 
@@ -144,7 +146,8 @@ def keep(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
-AUGMENTATIONS = {"shift": shift, "flip": flip, "none": keep}  # digits may be shifted, clothes mirrored
+# Each takes uint8 [N, 1, 28, 28]. Digits may be slanted, clothes mirrored.
+AUGMENTATIONS = {"affine": affine, "flip": flip, "none": keep}
 
 
 def autocast(device: torch.device) -> torch.autocast:
