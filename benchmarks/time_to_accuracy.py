@@ -336,9 +336,7 @@ mean {percent(target)}: seconds of the shortest training whose mean accuracy ove
 peak MB: of the process, scoring included (and how much of it came after the imports)
 ratio: PyTorch's example's mean {percent(target)} to this one's"""
     if base:
-        text += (
-            f"\nPyTorch's example, far slower, runs {base.epochs:g} of its 14 epochs and on {base.seeds} of the seeds"
-        )
+        text += f"\nPyTorch's example, far slower, runs {base.epochs:g} of its 14 epochs, on {base.seeds} of the seeds"
     return text
 
 
