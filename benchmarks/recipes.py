@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ class Recipe:
     train: Callable[[Splits, int], Iterator[Point]]
 
 
-def ours(*, model: str, epochs: int, batch_size: int, lr: float, weight_decay: float, augment: str) -> Recipe:
+def ours(*, model: str, epochs: int, lr: float, weight_decay: float, **settings: Any) -> Recipe:
     """Return this pipeline's training: `pipeline.training.fit` itself, asked as ``pytorch_demo.py`` asks it.
 
     Its learning rate falls to zero at the last of ``epochs``, so the shortest way to some accuracy is a run of few
@@ -80,10 +81,9 @@ def ours(*, model: str, epochs: int, batch_size: int, lr: float, weight_decay: f
             data.train,
             data.validation,
             epochs=epochs,
-            batch_size=batch_size,
             seed=seed,
             device=CPU,
-            augment=augment,
+            **settings,
         ):
             seconds += len(data.train) / epoch.images_per_second  # training_seconds has the evaluations in it
             yield Point(seconds, epoch.epoch, epoch.epoch * len(data.train), network)

@@ -79,7 +79,7 @@ def test_public_recipes_have_the_published_layers_and_see_every_image(
 
 
 def test_ours_is_the_training_of_the_pipeline(small: Splits) -> None:
-    recipe = recipes.ours(model="cnn", epochs=2, batch_size=64, lr=0.01, weight_decay=0.05, augment="none")
+    recipe = recipes.ours(model="cnn", epochs=2, batch_size=64, lr=0.01, weight_decay=0.05, augment=["none"])
     points = list(recipe.train(small, 0))
     assert [point.images for point in points] == [320, 640]
     expected = model.build("cnn", 10, small.train.images)

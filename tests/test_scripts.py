@@ -110,6 +110,7 @@ def test_evaluation_agrees_with_training(pipeline: Pipeline) -> None:
         "test_accuracy",
         "test_loss",
         "test_f1",
+        "images_per_second",
         "output_dir",
     ]
     assert (evaluated["samples"], evaluated["test_accuracy"]) == (360, trained["test_accuracy"])

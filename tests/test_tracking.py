@@ -15,9 +15,9 @@ from pipeline import UserError, cli, data, model, tracking
 IMAGES = torch.zeros(2, 1, 28, 28)
 
 
-def network() -> torch.nn.Module:
+def network(name: str = "cnn") -> torch.nn.Module:
     torch.manual_seed(0)
-    return model.build("cnn", 10, torch.arange(28 * 28 * 2).remainder(256).to(torch.uint8).view(2, 1, 28, 28)).eval()
+    return model.build(name, 10, torch.arange(28 * 28 * 2).remainder(256).to(torch.uint8).view(2, 1, 28, 28)).eval()
 
 
 def status(run_id: str) -> str:
@@ -63,8 +63,9 @@ def test_inputs_carry_name_digest_and_source(store: Path) -> None:
     assert {tag.value for tag in entry.tags} == {"testing"}
 
 
-def test_a_model_comes_back_as_it_went_without_its_code(store: Path) -> None:
-    original = network()
+@pytest.mark.parametrize("name", model.NAMES)
+def test_a_model_comes_back_as_it_went_without_its_code(name: str, store: Path) -> None:
+    original = network(name)
     with tracking.run("demo", None) as run_id:
         uri = tracking.log_model(original, IMAGES)
     stored = tracking.load_model(uri)

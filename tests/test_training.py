@@ -52,7 +52,7 @@ def test_every_image_is_used_once_an_epoch_whatever_the_batch_size(monkeypatch: 
     monkeypatch.setitem(training.AUGMENTATIONS, "none", record)
     for batch_size in (1, 64, 299, 300, 5_000):
         seen.clear()
-        fit(epochs=1, batch_size=batch_size)
+        fit(epochs=1, batch_size=batch_size, augment=["none"])
         rows = sorted(image.numpy().tobytes() for image in torch.cat(seen))
         assert rows == sorted(image.numpy().tobytes() for image in SPLITS.train.images[:300])
         assert max(len(batch) for batch in seen) <= batch_size
@@ -85,6 +85,15 @@ def test_metrics_of_an_epoch_are_those_of_the_contract() -> None:
     assert epochs[-1].validation_loss == pytest.approx(F.cross_entropy(logits, SPLITS.validation.labels).item(), 1e-4)
     accuracy = (logits.argmax(1) == SPLITS.validation.labels).double().mean().item()
     assert epochs[-1].validation_accuracy == pytest.approx(accuracy)
+
+
+def test_label_smoothing_makes_the_model_less_sure_and_the_reported_loss_stays_the_plain_one() -> None:
+    smoothed, sure = fit(epochs=8, label_smoothing=0.3), fit(epochs=8)
+    images = SPLITS.train.images[:300].float()
+    confidence = [network.eval()(images).softmax(1).amax(1).mean().item() for network, _ in (smoothed, sure)]
+    assert 0.6 < confidence[0] < 0.8  # 0.73 would be perfect: the true class keeps 0.7 and a tenth of 0.3
+    assert confidence[1] > 0.9
+    assert smoothed[1][-1].train_loss < 0.6  # the smoothed loss cannot fall below 1.17, the entropy of such labels
 
 
 def test_training_that_diverges_says_so_and_names_the_learning_rate() -> None:
@@ -121,6 +130,32 @@ def test_flipped_images_are_mirrored_or_as_they_were_about_half_each() -> None:
     assert 150 < int(mirrored.sum()) < 250
 
 
+def test_erased_images_lose_one_square_of_8x8_pixels_anywhere() -> None:
+    images = torch.full((5_000, 1, 28, 28), 200, dtype=torch.uint8)
+    erased = training.erase(images, torch.Generator().manual_seed(0))
+    assert erased.unique().tolist() == [0, 200]
+    assert ((erased == 0).flatten(1).sum(1) == 64).all()
+    for axis in (2, 3):  # in a row and in a column of eight each
+        counts = (erased == 0).squeeze(1).sum(axis - 1)
+        assert set(counts.flatten().tolist()) == {0, 8}
+    assert ((erased == 0).any(0)).all()  # no place is safe
+
+
+def test_augmentations_are_applied_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def brighten(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return images // 2 + 128
+
+    def check(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        assert images.min() >= 128
+        return images
+
+    monkeypatch.setitem(training.AUGMENTATIONS, "flip", brighten)
+    monkeypatch.setitem(training.AUGMENTATIONS, "erase", check)
+    fit(augment=["flip", "erase"])
+    with pytest.raises(AssertionError):
+        fit(augment=["erase", "flip"])
+
+
 def test_without_augmentation_the_images_are_used_as_they_are() -> None:
     images = SPLITS.train.images[:10]
     assert torch.equal(training.AUGMENTATIONS["none"](images, torch.Generator()), images)
@@ -128,7 +163,7 @@ def test_without_augmentation_the_images_are_used_as_they_are() -> None:
 
 @pytest.mark.parametrize("augment", training.AUGMENTATIONS)
 def test_every_augmentation_trains(augment: str) -> None:
-    assert fit(augment=augment, epochs=4)[1][-1].train_accuracy > 0.5
+    assert fit(augment=[augment], epochs=4)[1][-1].train_accuracy > 0.5
 
 
 def test_bfloat16_is_used_where_the_hardware_has_it_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
