@@ -61,7 +61,7 @@ class Entry:
     ----------
     recipe, settings : a function of recipes.py and its arguments.
     seeds : how many trainings it gets.
-    endless : whether its schedule knows no end, so that each of its points is the end of a shorter training. A cycle
+    endless : whether its schedule knows no end, so that each of its epochs is the end of a shorter training. A cycle
         of the learning rate counts only where it closes: to stop it early would be to choose on the test set.
     """
 
@@ -119,7 +119,7 @@ class Row:
     seconds_to : for each target in percent, when a run first reaches it: the median over seeds, where a seed that
         never does counts as the latest; None where that is the median. And how many seeds do.
     mean_seconds_to : for each target, the mean seconds of the shortest training whose mean accuracy over seeds
-        reaches it: of the whole one, or up to a point where the entry is endless. None where there is none.
+        reaches it: of the whole one, or of its first epochs where the entry is endless. None where there is none.
     peak_memory, import_memory : bytes, the largest over seeds: at most, and after the imports.
     """
 
@@ -243,8 +243,9 @@ def peak_memory() -> int:
 
 def summarise(entry: Entry, runs: list[Run], targets: tuple[float, ...]) -> Row:
     """Return what the ``runs`` of ``entry`` come to."""
-    ends = list(zip(*(run.points for run in runs), strict=True))[0 if entry.endless else -1 :]
-    lasts = [run.points[-1] for run in runs]
+    together = list(zip(*(run.points for run in runs), strict=True))
+    lasts = together[-1]
+    ends = [points for points in together if points is lasts or (entry.endless and points[0].epoch.is_integer())]
     accuracies = [last.accuracy for last in lasts]
     seconds_to: dict[str, tuple[float | None, int]] = {}
     mean_seconds_to: dict[str, float | None] = {}
@@ -338,7 +339,7 @@ def table(rows: list[Row], targets: tuple[float, ...]) -> str:
 
 test accuracy: after the last epoch, mean ± standard deviation over seeds
 s to: seconds until a run first reaches that percentage, the median over seeds (how many reach it)
-mean {percent(target)}: seconds of the shortest training whose mean accuracy over seeds reaches it
+mean {percent(target)}: seconds of the shortest training, in whole epochs, whose mean accuracy over seeds reaches it
 peak MB: of the process, scoring included (and how much of it came after the imports)
 ratio: PyTorch's example's mean {percent(target)} to this one's"""
     if base:

@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -20,9 +21,10 @@ def small() -> Splits:
 
 
 def run(seed: int, *points: tuple[float, float]) -> bench.Run:
-    """Return a run whose points have these seconds and accuracies."""
+    """Return a run whose points, one an epoch, have these seconds and accuracies."""
     measured = [
-        bench.Measured(seconds, epoch, 100 * epoch, accuracy) for epoch, (seconds, accuracy) in enumerate(points, 1)
+        bench.Measured(seconds, float(epoch), 100 * epoch, accuracy)
+        for epoch, (seconds, accuracy) in enumerate(points, 1)
     ]
     return bench.Run("name", "source", seed, measured, 3_000_000, 1_000_000, 2, True)
 
@@ -38,6 +40,14 @@ def test_an_endless_schedule_may_stop_at_the_first_point_whose_mean_reaches_the_
     assert row.seconds_to["99.0"] == (2.75, 2)  # the median of 2.0 and 3.5
     assert row.accuracy == pytest.approx(0.9985)
     assert (row.training_seconds, row.epochs) == (3.25, 3)
+
+
+def test_a_training_does_not_stop_within_an_epoch() -> None:
+    points = [bench.Measured(seconds, seconds, 100, 0.991) for seconds in (0.5, 1.0, 1.5)]
+    runs = [dataclasses.replace(run(seed), points=points) for seed in (0, 1)]
+    row = bench.summarise(ENDLESS, runs, (0.98, 0.99))
+    assert row.mean_seconds_to["99.0"] == 1.0
+    assert row.seconds_to["99.0"] == (0.5, 2)  # where a run first gets there is told too
 
 
 def test_a_cycle_of_the_learning_rate_counts_only_where_it_closes() -> None:
