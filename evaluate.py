@@ -8,6 +8,7 @@ Independent of training: the model comes from MLflow as a graph (torch.export), 
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import time
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import UserError, cli
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.data import Dataset
     from pipeline.evaluation import Evaluation
     from pipeline.tracking import StoredModel
@@ -59,7 +62,10 @@ def main() -> int:
             logits = predict(stored.module.to(device), test.images, device=device, batch_size=options.batch_size)
             rate = len(test) / (time.perf_counter() - start)
             evaluation = evaluate(logits, test.labels, test.classes)
-            write(folder, evaluation, test, describe(evaluation, test, stored, rate, device.type))
+            write(folder, evaluation, test.images)
+            record = describe(evaluation, test, stored, rate, device.type)
+            record["predictions_sha256"] = hashlib.sha256((folder / "predictions.csv").read_bytes()).hexdigest()
+            (folder / "evaluation.json").write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
             if options.log_mlflow:
                 tracking.log_artifacts(run_id, folder, tracking.EVALUATION)
                 tracking.log_metrics(run_id, evaluation.metrics(tracking.EVALUATION))
@@ -85,10 +91,13 @@ def describe(
     evaluation: "Evaluation", test: "Dataset", stored: "StoredModel", images_per_second: float, device: str
 ) -> dict[str, Any]:
     """Return ``evaluation.json``: which model, on which data, how good, when and with what."""
+    from pipeline.evaluation import parameters
+
     return {
         "model_id": stored.model_id,
         "model_uri": stored.uri,
         "model_sha256": stored.sha256,
+        "parameters": parameters(stored.module),
         "dataset": test.name,
         "dataset_digest": test.digest,
         "samples": len(test),
@@ -106,17 +115,16 @@ def describe(
     }
 
 
-def write(folder: Path, evaluation: "Evaluation", test: "Dataset", record: dict[str, Any]) -> None:
+def write(folder: Path, evaluation: "Evaluation", images: "Tensor") -> None:
     """Write the reports into ``folder``."""
     import pandas as pd
 
     from pipeline import plots
 
     plots.confusion_matrix(evaluation).savefig(folder / "confusion_matrix.png")
-    plots.misclassified(evaluation, test.images).savefig(folder / "misclassified_examples.png")
+    plots.misclassified(evaluation, images).savefig(folder / "misclassified_examples.png")
     (folder / "classification_report.json").write_text(json.dumps(evaluation.report, indent=2), encoding="utf-8")
-    (folder / "evaluation.json").write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
-    predictions = pd.DataFrame(evaluation.probabilities, columns=list(test.classes))
+    predictions = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
     predictions.insert(0, "label", evaluation.labels)
     predictions.insert(1, "prediction", evaluation.predictions)
     predictions.to_csv(folder / "predictions.csv", index_label="index", float_format="%.9g")

@@ -72,7 +72,7 @@ def main() -> int:
     import torch
 
     from pipeline import data, model, registry, tracking, training
-    from pipeline.evaluation import choose_device, evaluate, predict
+    from pipeline.evaluation import choose_device, evaluate, parameters, predict
 
     registry.check_name(options.model_name)
     device = choose_device(options.device)
@@ -86,7 +86,7 @@ def main() -> int:
         with tracking.run(options.experiment, options.run_name) as run_id:
             cli.log(f"run {run_id}: {options.model} on {options.dataset}, {len(splits.train):,} images, {device.type}")
             sizes = {f"{split}_size": len(part) for split, part in splits._asdict().items()}
-            sizes["model_parameters"] = model.parameters(network)
+            sizes["model_parameters"] = parameters(network)
             digests = {f"{split}_digest": part.digest for split, part in splits._asdict().items()}
             chosen = {
                 "augment": " ".join(options.augment),

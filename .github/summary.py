@@ -25,13 +25,15 @@ def main() -> None:
             (
                 check["name"],
                 figure(check["value"]),
+                figure(check["champion"]),
                 figure(check["threshold"]),
                 "passed" if check["passed"] else "refused",
             )
             for check in promoted["checks"]
         ]
         print("\n### Verdict\n")
-        print(table(("check", "value", "threshold", "result"), checks))
+        print(table(("check", "value", "in Production", "threshold", "result"), checks))
+        print(f"\n{promoted['reason']}")
     if trained:
         reports = Path(evaluated["output_dir"]) if evaluated else None
         print("\n### Metrics\n")
@@ -100,8 +102,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def figure(value: Any) -> str:
-    """Return a figure of a check: four decimals for a fraction."""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    """Return a figure of a check: four decimals, a dash where there is none."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From images to logits, and from logits and labels to an Evaluation. Knows nothing of training or MLflow."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,25 @@ def predict(
     """Return the logits, float32 [N, classes] on the CPU, for uint8 ``images`` [N, 1, 28, 28]."""
     batches = images.to(device).split(batch_size)
     return torch.cat([model(b.float().contiguous(memory_format=torch.channels_last)) for b in batches]).float().cpu()
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """Return how many trainable numbers the model has."""
+    return sum(each.numel() for each in model.parameters())
+
+
+@torch.inference_mode()
+def latencies(models: list[Callable[[Tensor], Tensor]], repeats: int = 100) -> list[float]:
+    """Return the median seconds that each model takes for one image on the CPU; they take turns."""
+    image = torch.zeros(1, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    seconds: list[list[float]] = [[] for _ in models]
+    for turn in range(-10, repeats):  # the first ones warm up
+        for model, times in zip(models, seconds, strict=True):
+            start = time.perf_counter()
+            model(image)
+            if turn >= 0:
+                times.append(time.perf_counter() - start)
+    return [float(np.median(times)) for times in seconds]
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evaluation:

@@ -100,11 +100,6 @@ class _Residual(nn.Module):
         return out
 
 
-def parameters(model: nn.Module) -> int:
-    """Return the number of trained parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def summary(model: nn.Module) -> str:
     """Return a table of layers, output shapes, parameters and multiply-adds for one image."""
     import torchinfo

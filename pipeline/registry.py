@@ -1,16 +1,27 @@
-"""MLflow's registry: versions of a model, their stages and aliases.
+"""MLflow's registry: versions of a model, their stages and aliases, and the decisions that move them.
 
 The alias is the single pointer that is moved in one step; the stage follows it. MLflow will drop stages some day and
 shows aliases first already.
 """
 
+import getpass
+import os
+import socket
+import time
+import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import UserError
+from pipeline import UserError, cli
 from pipeline.tracking import client
 
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
@@ -20,9 +31,9 @@ warnings.filterwarnings("ignore", ".*transition_model_version_stage.*deprecated"
 
 
 def check_name(name: str) -> str:
-    """Return ``name``; raise UserError where MLflow would not take it for a registered model, before any work."""
-    if not name.strip() or set(name) & set("/:@%") or name != name.strip():
-        raise UserError(f"{name!r} cannot name a registered model; leave out / : @ % and blanks at the ends")
+    """Return ``name``; raise UserError where MLflow cannot take it for a registered model or find it again."""
+    if not name.strip() or set(name) & set("/:@%'") or name != name.strip():
+        raise UserError(f"{name!r} cannot name a registered model; leave out / : @ % ' and blanks at the ends")
     return name
 
 
@@ -62,30 +73,321 @@ def version_of(run_id: str, name: str | None) -> ModelVersion:
 
 def champion(name: str) -> ModelVersion | None:
     """Return the version in Production, to which the alias champion points, or None."""
-    number = client().get_registered_model(name).aliases.get(CHAMPION)
-    return client().get_model_version(name, number) if number else None
+    number = _holder(name, CHAMPION)
+    return client().get_model_version(name, str(number)) if number else None
 
 
-def promote(version: ModelVersion) -> None:
-    """Put ``version`` in Production: the alias moves in one step, then the stage; earlier ones are archived.
-
-    Does what is still to do: nothing at all for a version that is in Production already.
-    """
-    if client().get_registered_model(version.name).aliases.get(CHAMPION) != version.version:
-        client().set_registered_model_alias(version.name, CHAMPION, version.version)
-    if version.current_stage != PRODUCTION:
-        _stage(version, PRODUCTION)
-    if client().get_registered_model(version.name).aliases.get(CHALLENGER) == version.version:
-        client().delete_registered_model_alias(version.name, CHALLENGER)
+def only_model(name: str | None) -> str:
+    """Return ``name``, or the store's only registered model; raise UserError where there is no such model."""
+    names = sorted(str(model.name) for model in client().search_registered_models())
+    wanted = [each for each in names if name in (None, each)]
+    if len(wanted) != 1:
+        what = f"there is no registered model {name!r}" if name else "choose a registered model with --model-name"
+        raise UserError(f"{what}; this store has {', '.join(names) or 'none: train one first'}")
+    return wanted[0]
 
 
-def tag(version: ModelVersion, tags: dict[str, Any]) -> None:
-    """Set tags on the version."""
-    for key, value in tags.items():
-        client().set_model_version_tag(version.name, version.version, key, str(value))
+def settle(name: str) -> None:
+    """Make the stages follow the alias champion. Does what is still to do, which is usually nothing."""
+    holder = champion(name)
+    if holder is None:
+        return
+    for version in client().search_model_versions(f"name='{name}'"):
+        if version.current_stage == PRODUCTION and int(version.version) != int(holder.version):
+            _stage(version, ARCHIVED)
+    if holder.current_stage != PRODUCTION:
+        _stage(holder, PRODUCTION)
+    if _holder(name, CHALLENGER) == int(holder.version):
+        client().delete_registered_model_alias(name, CHALLENGER)
+
+
+def _holder(name: str, alias: str) -> int | None:
+    """Return the number of the version that the alias points to; some stores give it as a text, some do not."""
+    number = client().get_registered_model(name).aliases.get(alias)
+    return int(number) if number else None
 
 
 def _stage(version: ModelVersion, stage: str) -> None:
-    client().transition_model_version_stage(
-        version.name, version.version, stage, archive_existing_versions=stage == PRODUCTION
+    client().transition_model_version_stage(version.name, version.version, stage)
+
+
+# --- decisions: a run each, in the experiment <model>-promotions ----------------------------------------------------
+#
+# Decisions about a model are taken one after the other, whichever machine they come from. MLflow has no lock, so the
+# runs themselves are the tickets of Lamport's bakery (1974, CACM 17:453): an open run without a number is about to
+# draw one; the open run with the lowest number decides. What a decision has to change is written into its run before
+# anything is changed, so that the next in turn can complete what a killed process began.
+
+PROMOTED, REFUSED, UNCHANGED, ROLLED_BACK = "promoted", "refused", "unchanged", "rolled back"
+LEASE = 60.0  # seconds without a sign of life after which a process on another machine counts as dead
+_NUMBER, _OWNER, _KIND = "decision.number", "decision.owner", "decision.kind"  # tags of the run
+_TAGS = (
+    "version",
+    "previous_version",
+    "time",
+    "user",
+    "host",
+    "job_url",
+    "reason",
+    "accuracy",
+    "model_sha256",
+    "checks",
+)
+_LONGEST = 2000  # characters of a text in a tag; the files have it whole
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about a version, as its run tells.
+
+    Attributes
+    ----------
+    number : the place in the line; two that came at once can have the same, and then go by ``run_id``.
+    kind : "promoted", "refused", "unchanged" or "rolled back".
+    version, previous_version : what it was about, and what was in Production before.
+    time : when it took effect; UTC.
+    user, host, job_url : who and where; the address of the CI job, or None.
+    reason : why.
+    accuracy : of the version on its test set, or None.
+    model_sha256 : of its file.
+    run_id : of the run.
+    """
+
+    number: int
+    kind: str
+    version: int
+    previous_version: int | None
+    time: datetime
+    user: str
+    host: str
+    job_url: str | None
+    reason: str
+    accuracy: float | None
+    model_sha256: str
+    run_id: str
+
+
+@contextmanager
+def turn(name: str) -> Iterator[str]:
+    """Wait until nobody else decides about the model, complete what a dead process began, and yield a run to decide in.
+
+    A run in which nothing was decided is deleted again, so that the experiment holds the decisions.
+    """
+    experiment = _experiment(name)
+    own = {_NUMBER: "", _OWNER: _owner(), "mlflow.user": here()["user"], "mlflow.source.name": "promote.py"}
+    run_id = client().create_run(experiment, tags=own).info.run_id
+    try:
+        number = 1 + max((_number(run) or 0 for run in _runs(experiment)), default=0)
+        client().set_tag(run_id, _NUMBER, str(number))
+        for dead in _wait(experiment, run_id, number):
+            if _KIND in dead.data.tags:
+                carry_out(name, dead.info.run_id)
+            else:
+                client().set_terminated(dead.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+        settle(name)
+        yield run_id
+    except BaseException:
+        with suppress(MlflowException):  # the store may be what failed
+            if _KIND not in client().get_run(run_id).data.tags:  # else the next in turn completes it
+                client().set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+                client().delete_run(run_id)
+        raise
+
+
+def decide(run_id: str, kind: str, what: dict[str, Any], metrics: dict[str, float], files: dict[str, str]) -> None:
+    """Write a decision into the run of a `turn`: first what it is about, then, in one step, that it is taken.
+
+    ``what`` holds the fields of `Decision` that the turn does not know; ``files`` maps names to texts.
+
+    Raises UserError where the turn was lost: it took so long that another process took this one for dead.
+    """
+    tags = {f"decision.{key}": str(what[key])[:_LONGEST] for key in _TAGS if what[key] is not None}
+    tags |= {
+        "mlflow.runName": f"version {what['version']} {kind}",
+        "mlflow.note.content": files["verdict.md"][:5000],
+    }
+    client().log_batch(
+        run_id,
+        metrics=[Metric(key, value, round(time.time() * 1000), 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
     )
+    for file, text in files.items():
+        client().log_text(run_id, text, file)
+    if client().get_run(run_id).info.status != "RUNNING":
+        raise UserError("this decision took too long and another process took its turn; run promote.py again")
+    client().set_tag(run_id, _KIND, kind)
+
+
+def carry_out(name: str, run_id: str) -> None:
+    """Do what the decision in the run says, or the rest of it; then end the run.
+
+    The alias moves only from where it was when the decision was taken: a person may have moved it since.
+    """
+    decision = _decision(client().get_run(run_id))
+    if decision.kind in (PROMOTED, ROLLED_BACK):
+        if _holder(name, CHAMPION) == decision.previous_version:
+            client().set_tag(run_id, "decision.time", _now())
+            client().set_registered_model_alias(name, CHAMPION, str(decision.version))
+        settle(name)
+    run = client().get_run(run_id)
+    decision = _decision(run)
+    if decision.version != decision.previous_version:  # of what is in Production the description says why it is
+        link = f"[The decision](#/experiments/{run.info.experiment_id}/runs/{run_id})"
+        lines = (
+            f"{decision.kind.capitalize()} on {decision.time:%Y-%m-%d %H:%M} UTC by {decision.user}.",
+            decision.reason,
+            f"{link} has every check, the policy and the evidence.",
+        )
+        client().update_model_version(name, str(decision.version), "\n\n".join(lines))
+        for tag, field in (("decision", "kind"), ("checks", "checks"), ("time", "time")):
+            value = run.data.tags.get(f"decision.{field}", "")
+            client().set_model_version_tag(name, str(decision.version), f"gate.{tag}", value)
+    client().set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+
+def decisions(name: str) -> list[Decision]:
+    """Return every decision about the model, the first one first."""
+    experiment = client().get_experiment_by_name(f"{name}-promotions")
+    runs = _runs(experiment.experiment_id) if experiment else []
+    taken = [_decision(run) for run in runs if _KIND in run.data.tags]
+    return sorted(taken, key=lambda decision: (decision.number, decision.run_id))
+
+
+def reigns(taken: list[Decision]) -> list[tuple[Decision, datetime | None]]:
+    """Return what was in Production when: each decision that moved a version there, with the time of the next."""
+    moves = [decision for decision in taken if decision.kind in (PROMOTED, ROLLED_BACK)]
+    return list(zip(moves, [*(move.time for move in moves[1:]), None], strict=True)) if moves else []
+
+
+def reign_at(taken: list[Decision], when: datetime) -> Decision | None:
+    """Return the decision by which a version was in Production at that time, or None where none was."""
+    return next((move for move, until in reigns(taken) if move.time <= when and (until is None or when < until)), None)
+
+
+def to_go_back_to(taken: list[Decision], number: int | None) -> Decision:
+    """Return the promotion of the version that a rollback puts back: ``number``, or the one before the present one.
+
+    Rolling back undoes: after a promotion of 1, 2 and 3, it goes back to 2, and once more to 1.
+
+    Raises UserError where there is none.
+    """
+    moves = [move for move, _ in reigns(taken)]
+    if number is not None:
+        found = [move for move in moves[:-1] if move.version == number and move.version != moves[-1].version]
+        if not found:
+            raise UserError(f"version {number} was not in Production before; promote.py --history lists what was")
+        return found[-1]
+    standing: list[Decision] = []
+    for move in moves:
+        versions = [each.version for each in standing]
+        if move.kind == ROLLED_BACK and move.version in versions:
+            del standing[versions.index(move.version) + 1 :]
+        else:
+            standing.append(move)
+    if len(standing) < 2:
+        raise UserError("there is no earlier version in Production to go back to; promote.py --history shows why")
+    return standing[-2]
+
+
+def here() -> dict[str, Any]:
+    """Return user (the account, or who started the GitHub Actions job), host, the job's address or None, and time."""
+    try:
+        user = os.environ.get("GITHUB_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        user = f"uid {os.getuid()}"
+    parts = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
+    url = "{}/{}/actions/runs/{}".format(*parts) if all(parts) else None
+    return {"user": user, "host": socket.gethostname(), "job_url": url, "time": _now()}
+
+
+def _experiment(name: str) -> str:
+    """Return the id of the experiment of the model's decisions, which is made where it is missing."""
+    if found := client().get_experiment_by_name(f"{name}-promotions"):
+        return str(found.experiment_id)
+    try:
+        return str(client().create_experiment(f"{name}-promotions"))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return _experiment(name)  # another process was faster
+
+
+def _runs(experiment: str, where: str = "") -> list[Run]:
+    found: list[Run] = []
+    token: str | None = ""
+    while token is not None:
+        page = client().search_runs([experiment], where, max_results=1000, page_token=token or None)
+        found.extend(page)
+        token = page.token
+    return found
+
+
+def _wait(experiment: str, run_id: str, number: int) -> list[Run]:
+    """Return the dead that stood before this run in the line, the first one first, once no living one does."""
+    last_change: dict[str, tuple[dict[str, str], float]] = {}
+    while True:
+        before = [
+            run
+            for run in _runs(experiment, "attributes.status = 'RUNNING'")
+            if run.info.run_id != run_id and (_number(run) or 0, run.info.run_id) < (number, run_id)
+        ]
+        now = time.monotonic()
+        for run in before:
+            if last_change.get(run.info.run_id, ({}, 0.0))[0] != run.data.tags:
+                last_change[run.info.run_id] = run.data.tags, now
+        dead = [run for run in before if _is_dead(run) or now - last_change[run.info.run_id][1] > LEASE]
+        if len(dead) == len(before):
+            return sorted(dead, key=lambda run: _number(run) or 0)
+        if len(last_change) == len(before):  # the first time
+            cli.log(f"waiting for {len(before)} other decisions about this model")
+        time.sleep(min(0.1 * len(before), 1))
+
+
+def _number(run: Run) -> int | None:
+    """Return the number that the run drew, or None where it has not yet."""
+    return int(run.data.tags.get(_NUMBER) or 0) or None
+
+
+def _owner() -> str:
+    """Return the process and where it can be looked for: this boot of this machine, and its space of process ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{os.getpid()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        return f"{os.getpid()} {socket.gethostname()} {uuid.getnode()}"
+
+
+def _is_dead(run: Run) -> bool:
+    """Return whether the run's process ran here and is gone."""
+    pid, _, place = run.data.tags.get(_OWNER, "").partition(" ")
+    if place != _owner().partition(" ")[2]:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, and somebody else's
+        pass
+    return False
+
+
+def _decision(run: Run) -> Decision:
+    tags = {key: run.data.tags.get(f"decision.{key}") for key in _TAGS}
+    return Decision(
+        number=_number(run) or 0,
+        kind=run.data.tags[_KIND],
+        version=int(tags["version"] or 0),
+        previous_version=int(tags["previous_version"]) if tags["previous_version"] else None,
+        time=datetime.fromisoformat(str(tags["time"])),
+        user=str(tags["user"]),
+        host=str(tags["host"]),
+        job_url=tags["job_url"],
+        reason=str(tags["reason"]),
+        accuracy=float(tags["accuracy"]) if tags["accuracy"] else None,
+        model_sha256=str(tags["model_sha256"]),
+        run_id=run.info.run_id,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

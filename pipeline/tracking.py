@@ -5,6 +5,7 @@ here it is told not to.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -25,7 +26,8 @@ import numpy as np
 
 from pipeline import UserError
 
-if TYPE_CHECKING:  # promote.py needs neither
+if TYPE_CHECKING:  # promote.py needs none of them at once
+    import pandas as pd
     import torch
 
     from pipeline.data import Dataset
@@ -48,7 +50,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting above reach
 
 INPUT_SHAPE = (-1, 1, 28, 28)
 EVALUATION = "evaluation"  # the folder of a run's artifacts in which evaluate.py puts its reports
-RECORD = f"{EVALUATION}/evaluation.json"
+RECORD, PREDICTIONS = f"{EVALUATION}/evaluation.json", "predictions.csv"
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ def connected() -> Iterator[str]:
     mlflow.set_tracking_uri(uri)
     _probe(uri)
     try:
-        with _patience(retries=1, timeout=5):
+        with _patience(retries=1, timeout=5), _alone(uri):
             client().search_experiments(max_results=1)
         yield without_credentials(uri)
     except MlflowException as error:
@@ -104,6 +106,27 @@ def _probe(uri: str) -> None:
                 socket.create_connection((parts.hostname, port), timeout=5).close()
     except (OSError, ValueError, sqlite3.Error) as error:
         raise UserError(f"nothing answers at {shown} ({error}); start it or change MLFLOW_TRACKING_URI") from None
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Keep other processes from opening the same SQLite file for a while: the first to do so makes its tables."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{unquote(uri.removeprefix('sqlite:///')).partition('?')[0]}.lock", timeout=300)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process has held {lock.lock_file} for 5 minutes; stop it and run again") from None
+    except OSError:  # where nothing can be written, there are no tables to make either
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -178,24 +201,44 @@ def get_run(run_id: str) -> Run:
     return found
 
 
-def evaluation_of(run_id: str, model_uri: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Recorded:
+    """What ``evaluate.py --log-mlflow`` recorded: ``evaluation.json`` and the table in ``predictions.csv``."""
+
+    record: dict[str, Any]
+    predictions: "pd.DataFrame"
+
+
+def has_evaluation(run_id: str) -> bool:
+    """Return whether ``evaluate.py --log-mlflow`` recorded something in the run."""
+    return RECORD in {item.path for item in client().list_artifacts(run_id, EVALUATION)}
+
+
+def evaluation_of(run_id: str, model_uri: str) -> Recorded:
     """Return what ``evaluate.py --log-mlflow`` recorded in the run about the model at ``model_uri``.
 
     Raises
     ------
     UserError
-        Nothing recorded, or not readable, or recorded of another model file or on another data set than the run's.
+        Nothing recorded, or not readable, or recorded of another model file or on another data set than the run's, or
+        ``predictions.csv`` is not the one that ``evaluation.json`` was written with.
     """
+    import pandas as pd
+
     again = f"run: python evaluate.py --run-id {run_id} --log-mlflow"
-    if RECORD not in {item.path for item in client().list_artifacts(run_id, EVALUATION)}:
+    if not has_evaluation(run_id):
         raise UserError(f"run {run_id} has no recorded evaluation; {again}")
     with tempfile.TemporaryDirectory() as directory:
-        text = Path(client().download_artifacts(run_id, RECORD, directory)).read_text(encoding="utf-8")
+        folder = Path(client().download_artifacts(run_id, EVALUATION, directory))
+        text = (folder / Path(RECORD).name).read_text(encoding="utf-8")
+        file = folder / PREDICTIONS
+        table = file.read_bytes() if file.exists() else b""
     try:
-        record = json.loads(text)
+        record = dict(json.loads(text))
         recorded, measured_on = record["model_sha256"], (record["dataset"], record["dataset_digest"])
-        if not (0 <= record["accuracy"] <= 1 and record["samples"] >= 1):
-            raise ValueError("accuracy or samples out of range")
+        if hashlib.sha256(table).hexdigest() != record["predictions_sha256"]:
+            raise UserError(f"{PREDICTIONS} of run {run_id} is not the one that {RECORD} was written with; {again}")
+        predictions = pd.read_csv(io.BytesIO(table), index_col=0)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{RECORD} of run {run_id} is damaged ({type(error).__name__}: {error}); {again}") from None
     if (sha256 := model_sha256(model_uri)) != recorded:
@@ -210,7 +253,7 @@ def evaluation_of(run_id: str, model_uri: str) -> dict[str, Any]:
     if measured_on != expected:
         what = [f"{name} ({digest[:12]}...)" for name, digest in (measured_on, expected)]
         raise UserError(f"{RECORD} of run {run_id} was made on {what[0]}, the run's test set is {what[1]}; {again}")
-    return dict(record)
+    return Recorded(record, predictions)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

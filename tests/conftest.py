@@ -4,17 +4,23 @@ import gzip
 import hashlib
 import json
 import os
+import pickle
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
@@ -88,10 +94,28 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
+def once_for_all(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+    """Return a directory and what ``make`` said when it filled it: one test process does, the others wait for it."""
+    common = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder, said = common / name, common / f"{name}.pickle"
+    with FileLock(common / f"{name}.lock"):
+        if not said.exists():
+            folder.mkdir()
+            said.write_bytes(pickle.dumps(make(folder)))
+        return folder, pickle.loads(said.read_bytes())
+
+
 @dataclass(frozen=True)
 class Pipeline:
-    """A directory in which the three scripts have run on digits, and what each of them said."""
+    """What the three scripts said when they ran on digits in ``made``, and a store of the test's own in ``folder``.
 
+    ``folder`` has copies of the database and the reports; the artifacts are in ``made``, which no test changes.
+    ``before.db`` is the store before the promotion.
+    """
+
+    made: Path
     folder: Path
     trained: Result
     evaluated: Result
@@ -104,15 +128,44 @@ class Pipeline:
         return run_id
 
 
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """Run the three scripts on digits, once for all tests that only look at the outcome."""
-    folder = tmp_path_factory.mktemp("pipeline")
+def _make_pipeline(folder: Path) -> tuple[Result, Result, Result]:
     trained = run_script(folder, "pytorch_demo.py", "--dataset", "digits")
     run_id = trained.json["run_id"]
     evaluated = run_script(folder, "evaluate.py", "--run-id", run_id, "--batch-size", 64, "--log-mlflow")
-    promoted = run_script(folder, "promote.py", "--run-id", run_id)
-    return Pipeline(folder, trained, evaluated, promoted)
+    shutil.copy(folder / "mlflow.db", folder / "before.db")
+    return trained, evaluated, run_script(folder, "promote.py", "--run-id", run_id)
+
+
+@pytest.fixture
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Run the three scripts on digits, once for all tests, and give each test a store of its own."""
+    made, results = once_for_all(tmp_path_factory, "pipeline", _make_pipeline)
+    folder = tmp_path_factory.mktemp("own")
+    for name in ("mlflow.db", "before.db"):
+        shutil.copy(made / name, folder)
+    shutil.copytree(made / "evaluation", folder / "evaluation")
+    return Pipeline(made, folder, *results)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Run an MLflow server over the store in ``folder`` and yield its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(120):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 @pytest.fixture(scope="session")

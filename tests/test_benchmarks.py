@@ -12,6 +12,7 @@ import time_to_accuracy as bench  # noqa: E402
 
 from pipeline import data, model  # noqa: E402
 from pipeline.data import Splits  # noqa: E402
+from pipeline.evaluation import parameters  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +76,14 @@ RECORD = (24 * 25 + 24) + (32 * 24 * 9 + 32) + (800 * 256 + 256) + (256 * 10 + 1
 
 
 @pytest.mark.parametrize(
-    ("recipe", "parameters", "batches"),
+    ("recipe", "size", "batches"),
     [(recipes.example(epochs=1, points=2), EXAMPLE, 6), (recipes.record(points=2), RECORD, 2)],
 )
 def test_public_recipes_have_the_published_layers_and_see_every_image(
-    recipe: recipes.Recipe, parameters: int, batches: int, small: Splits
+    recipe: recipes.Recipe, size: int, batches: int, small: Splits
 ) -> None:
     points = list(recipe.train(small, 0))
-    assert model.parameters(points[-1].model) == parameters
+    assert parameters(points[-1].model) == size
     assert (points[-1].epoch, points[-1].images) == (1, 384)  # they hold no validation set out
     assert points[0].images == 384 * (batches // 2) // batches or points[0].images == 256
     assert 0 < points[0].seconds < points[1].seconds
@@ -93,4 +94,4 @@ def test_ours_is_the_training_of_the_pipeline(small: Splits) -> None:
     points = list(recipe.train(small, 0))
     assert [point.images for point in points] == [320, 640]
     expected = model.build("cnn", 10, small.train.images)
-    assert model.parameters(points[-1].model) == model.parameters(expected)
+    assert parameters(points[-1].model) == parameters(expected)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pipeline import model
+from pipeline.evaluation import parameters
 
 IMAGES = torch.randint(0, 256, (50, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -41,7 +42,7 @@ def test_the_seed_decides_the_weights() -> None:
 def test_summary_counts_parameters_and_multiply_adds() -> None:
     network = model.build("mlp", 10, IMAGES)
     expected = (784 * 512 + 512) + (512 * 512 + 512) + (512 * 10 + 10)
-    assert model.parameters(network) == expected
+    assert parameters(network) == expected
     text = model.summary(network)
     assert f"Total params: {expected:,}" in text
     assert "Total mult-adds" in text

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -166,15 +167,16 @@ def test_a_model_uri_that_leads_nowhere_is_named(store: Path, uri: str) -> None:
 
 def record(run_id: str, **changes: object) -> None:
     uri = tracking.model_of(run_id)
-    content = {
+    table = "index,label,prediction,cat,dog\n0,0,1,0.2,0.8\n"
+    content: dict[str, object] = {
         "model_sha256": tracking.model_sha256(uri),
         "dataset": "digits",
         "dataset_digest": "d1",
-        "accuracy": 0.9,
-        "samples": 9,
+        "predictions_sha256": hashlib.sha256(table.encode()).hexdigest(),
     }
     content |= changes
     tracking.client().log_text(run_id, json.dumps(content), tracking.RECORD)
+    tracking.client().log_text(run_id, table, "evaluation/predictions.csv")
 
 
 def test_a_recorded_evaluation_is_believed_only_of_this_model_and_data_set(store: Path) -> None:
@@ -184,7 +186,8 @@ def test_a_recorded_evaluation_is_believed_only_of_this_model_and_data_set(store
     with pytest.raises(UserError, match=rf"no recorded evaluation; run: python evaluate.py --run-id {run_id} --log"):
         tracking.evaluation_of(run_id, uri)
     record(run_id)
-    assert tracking.evaluation_of(run_id, uri)["accuracy"] == 0.9
+    found = tracking.evaluation_of(run_id, uri)
+    assert (found.record["dataset_digest"], found.predictions.to_numpy().tolist()) == ("d1", [[0, 1, 0.2, 0.8]])
     record(run_id, model_sha256="0" * 64)
     with pytest.raises(UserError, match="belongs to another model"):
         tracking.evaluation_of(run_id, uri)
@@ -194,8 +197,8 @@ def test_a_recorded_evaluation_is_believed_only_of_this_model_and_data_set(store
     record(run_id, dataset_digest="d2")
     with pytest.raises(UserError, match=r"was made on digits \(d2.*\), the run's test set is digits \(d1"):
         tracking.evaluation_of(run_id, uri)
-    record(run_id, accuracy=float("nan"))
-    with pytest.raises(UserError, match="is damaged"):
+    record(run_id, predictions_sha256="0" * 64)
+    with pytest.raises(UserError, match=r"predictions.csv of run .* is not the one that"):
         tracking.evaluation_of(run_id, uri)
     tracking.client().log_text(run_id, "{", tracking.RECORD)
     with pytest.raises(UserError, match="is damaged"):

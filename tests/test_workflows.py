@@ -200,8 +200,8 @@ def test_the_job_puts_a_good_model_in_production_and_sums_up(workspace: Path) ->
     accuracy = json.loads((workspace / "evaluate.json").read_text())["test_accuracy"]
 
     assert "**Promoted.** digits-classifier version 1 is in Production" in job.summary
-    assert job.table("Verdict")[0] == ["min_accuracy", f"{accuracy:.4f}", "0.9500", "passed"]
-    assert [row[0] for row in job.table("Verdict")] == ["min_accuracy", "min_accuracy_lower_end"]
+    assert job.table("Verdict")[0] == ["min_accuracy", f"{accuracy:.4f}", "-", "0.9500", "passed"]
+    assert [row[-1] for row in job.table("Verdict")] == ["passed"] * 5
     assert ["accuracy", f"{accuracy:.4f}"] in job.table("Metrics")
     check_confusion(job, accuracy)
 
@@ -214,7 +214,8 @@ def test_a_refusal_fails_the_job_and_is_summed_up(workspace: Path, empty_store: 
     accuracy = json.loads((workspace / "evaluate.json").read_text())["test_accuracy"]
 
     assert "**Refused.** digits-classifier version 1 does not go to Production" in job.summary
-    assert job.table("Verdict") == [["min_accuracy", f"{accuracy:.4f}", "1.0000", "refused"]]
+    assert job.table("Verdict") == [["min_accuracy", f"{accuracy:.4f}", "-", "1.0000", "refused"]]
+    assert "right) is below 1.0000" in job.summary
     assert ["accuracy", f"{accuracy:.4f}"] in job.table("Metrics")
     check_confusion(job, accuracy)
 
@@ -233,8 +234,12 @@ def stand_ins(workspace: Path) -> Path:
     )
     trained = {"run_id": "f00d", "dataset": "clothes", "test_accuracy": 0.9, "test_loss": 0.5, "training_seconds": 1.5}
     promoted = {"model_name": "clothes-classifier", "version": 4, "decision": "promoted", "previous_version": 3}
-    check = {"name": "min_accuracy", "value": 0.6667, "threshold": 0.5, "passed": True}
-    printed = (trained, {"output_dir": "evaluation/f00d"}, promoted | {"checks": [check]})
+    check = {"name": "min_accuracy", "value": 0.6667, "threshold": 0.5, "passed": True, "champion": 0.6}
+    printed = (
+        trained,
+        {"output_dir": "evaluation/f00d"},
+        promoted | {"checks": [check], "reason": "every check passed"},
+    )
     for name, result in zip(SCRIPTS, printed, strict=True):
         (workspace / name).write_text(
             "import json, os, pathlib, sys\n"
