@@ -3,6 +3,7 @@
     python pytorch_demo.py                                   MNIST, everything at its default
     python pytorch_demo.py --dataset digits                  no download, a few seconds
     python pytorch_demo.py --dataset fashion-mnist --lr 0.005 --epochs 20
+    python pytorch_demo.py --reproduce 8f1c...               the training of that run again: is it the same model?
     RUN_ID=$(python pytorch_demo.py | jq -r .run_id)         the result is one line of JSON
 
 Then: python evaluate.py --run-id $RUN_ID --log-mlflow, python promote.py --run-id $RUN_ID, mlflow ui.
@@ -58,7 +59,17 @@ def parse_options() -> argparse.Namespace:
     tracking.add_argument(
         "--no-register", dest="register", action="store_false", help="log the model, but register no version"
     )
+    tracking.add_argument("--system-metrics", action="store_true", help="log use of processor, memory and network")
+    tracking.add_argument(
+        "--reproduce", metavar="RUN_ID", help="train again as that run did and compare; exit code 1 if they differ"
+    )
     options = parser.parse_args()
+    if options.reproduce:
+        options.register = False
+        free = ("reproduce", "register", "data_dir", "experiment", "run_name", "system_metrics")
+        for name, value in vars(options).items():
+            if name not in free and value != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} does not go with --reproduce, which takes it from the run")
     for name, default in DEFAULTS[options.dataset].items():
         if getattr(options, name) is None:
             setattr(options, name, default)
@@ -71,23 +82,28 @@ def main() -> int:
     options = parse_options()
     import torch
 
-    from pipeline import data, model, registry, tracking, training
+    from pipeline import data, model, provenance, registry, reproduction, tracking, training
     from pipeline.evaluation import choose_device, evaluate, parameters, predict
 
+    code, patch = provenance.code(Path(__file__).parent)  # as it is now: it may change while this trains
     registry.check_name(options.model_name)
-    device = choose_device(options.device)
     with tracking.connected() as tracking_uri:
+        original = reproduction.recall(options.reproduce, options) if options.reproduce else None
+        device = choose_device(options.device)
         splits = data.load(options.dataset, options.data_dir)
         splits = splits._replace(train=splits.train.take(slice(options.limit)))
+        digests = {f"{split}_digest": part.digest for split, part in splits._asdict().items()}
+        if original:
+            reproduction.check_data(original, digests)
+            reproduction.warn(original, code)
         torch.manual_seed(options.seed)
         network = model.build(options.model, len(splits.train.classes), splits.train.images)
         optimizer = training.optimizer(network, options.lr, options.weight_decay)
 
-        with tracking.run(options.experiment, options.run_name) as run_id:
+        with tracking.run(options.experiment, options.run_name, options.system_metrics) as run_id:
             cli.log(f"run {run_id}: {options.model} on {options.dataset}, {len(splits.train):,} images, {device.type}")
             sizes = {f"{split}_size": len(part) for split, part in splits._asdict().items()}
             sizes["model_parameters"] = parameters(network)
-            digests = {f"{split}_digest": part.digest for split, part in splits._asdict().items()}
             chosen = {
                 "augment": " ".join(options.augment),
                 "device": device.type,
@@ -95,6 +111,10 @@ def main() -> int:
             }
             tracking.log_params(run_id, optimizer.defaults | vars(options) | chosen | sizes | digests)
             tracking.log_inputs({"training": splits.train, "testing": splits.test})
+            tracking.set_tags(run_id, provenance.tags(code, device) | {"reproduces": options.reproduce})
+            with tempfile.TemporaryDirectory() as folder:
+                provenance.write(Path(folder), patch)
+                tracking.log_artifacts(run_id, Path(folder), "provenance")
 
             epochs = []
             for epoch in training.fit(
@@ -125,9 +145,17 @@ def main() -> int:
                 write(Path(folder), evaluation, epochs, model.summary(network))
                 tracking.log_artifacts(run_id, Path(folder))
             model_uri = tracking.log_model(network, test.images[:2].float())
+            hashes = {"weights": provenance.weights_sha256(network.state_dict())}
+            hashes["model"] = tracking.model_sha256(model_uri)
+            tracking.set_tags(run_id, {f"result.{name}_sha256": value for name, value in hashes.items()})
             version = None
             if options.register:
                 version = registry.register(options.model_name, model_uri, run_id)
+        differences = {}
+        if original:
+            differences = reproduction.compare(original, tracking.get_run(run_id), network.state_dict())
+    if original:
+        cli.log("identical" if differences["identical"] else f"not identical: {json.dumps(differences, indent=2)}")
     cli.log(f"test accuracy {evaluation.accuracy:.2%}; next: python evaluate.py --run-id {run_id} --log-mlflow")
     cli.print_json(
         {
@@ -141,8 +169,9 @@ def main() -> int:
             "training_seconds": epochs[-1].training_seconds,
             "tracking_uri": tracking_uri,
         }
+        | differences
     )
-    return cli.OK
+    return cli.OK if differences.get("identical", True) else cli.REFUSED
 
 
 def write(folder: Path, evaluation: "Evaluation", epochs: "list[Epoch]", summary: str) -> None:

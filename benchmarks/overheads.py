@@ -25,9 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the root, where the pipeline lies
 
-from time_to_accuracy import cpu, peak_memory
+from time_to_accuracy import peak_memory
 
 from pipeline import cli
+from pipeline.provenance import cpu
 
 ROOT = Path(cli.__file__).parent.parent
 SCRIPTS = ("pytorch_demo.py", "evaluate.py", "promote.py")

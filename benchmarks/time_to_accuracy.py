@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the root, where the pipeline lies
 
 from pipeline import cli
+from pipeline.provenance import cpu
 from pytorch_demo import DEFAULTS  # by data set
 
 if TYPE_CHECKING:
@@ -369,16 +370,6 @@ def machine(run: Run) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
-
-
-def cpu() -> str:
-    """Return the processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def plot(rows: list[Row], runs: list[list[Run]], targets: tuple[float, ...]) -> "Figure":

@@ -4,7 +4,6 @@ The alias is the single pointer that is moved in one step; the stage follows it.
 shows aliases first already.
 """
 
-import getpass
 import os
 import socket
 import time
@@ -21,7 +20,7 @@ from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import UserError, cli
+from pipeline import UserError, cli, provenance
 from pipeline.tracking import client
 
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
@@ -290,14 +289,8 @@ def to_go_back_to(taken: list[Decision], number: int | None) -> Decision:
 
 
 def here() -> dict[str, Any]:
-    """Return user (the account, or who started the GitHub Actions job), host, the job's address or None, and time."""
-    try:
-        user = os.environ.get("GITHUB_ACTOR") or getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in some containers
-        user = f"uid {os.getuid()}"
-    parts = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
-    url = "{}/{}/actions/runs/{}".format(*parts) if all(parts) else None
-    return {"user": user, "host": socket.gethostname(), "job_url": url, "time": _now()}
+    """Return who decides, on which host, in which CI job or None, and when."""
+    return provenance.here() | {"time": _now()}
 
 
 def _experiment(name: str) -> str:

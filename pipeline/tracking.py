@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import re
 import socket
 import sqlite3
 import tempfile
@@ -24,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from pipeline import UserError
+from pipeline import UserError, without_credentials
 
 if TYPE_CHECKING:  # promote.py needs none of them at once
     import pandas as pd
@@ -43,7 +42,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import mlflow  # noqa: E402 - reads the settings above when it is imported
-from mlflow.entities import Metric, Param, Run, RunStatus  # noqa: E402
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting above reaches only a part of it
@@ -80,11 +79,6 @@ def connected() -> Iterator[str]:
 def client() -> mlflow.MlflowClient:
     """Return a client of the store."""
     return mlflow.MlflowClient()
-
-
-def without_credentials(text: str) -> str:
-    """Return ``text`` with user and password taken out of every URL in it."""
-    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
 
 
 def _probe(uri: str) -> None:
@@ -146,10 +140,13 @@ def _patience(retries: int, timeout: int) -> Iterator[None]:
 
 
 @contextmanager
-def run(experiment: str, name: str | None) -> Iterator[str]:
-    """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM."""
+def run(experiment: str, name: str | None, system_metrics: bool = False) -> Iterator[str]:
+    """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM.
+
+    With ``system_metrics`` MLflow logs use of processor, memory, disk and network every ten seconds.
+    """
     mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=name) as active:
+    with mlflow.start_run(run_name=name, log_system_metrics=system_metrics) as active:
         try:
             yield active.info.run_id
         except KeyboardInterrupt:
@@ -175,6 +172,12 @@ def log_inputs(splits: "dict[str, Dataset]") -> None:
 def log_artifacts(run_id: str, directory: Path, folder: str | None = None) -> None:
     """Log every file in ``directory`` to the run, under ``folder`` where given."""
     client().log_artifacts(run_id, str(directory), folder)
+
+
+def set_tags(run_id: str, tags: dict[str, Any]) -> None:
+    """Set tags of the run, in one request; what is None is left out."""
+    known = [RunTag(name, str(value)[:5000]) for name, value in tags.items() if value is not None]
+    client().log_batch(run_id, tags=known)
 
 
 def log_params(run_id: str, params: dict[str, Any]) -> None:

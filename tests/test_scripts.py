@@ -1,11 +1,13 @@
 """The scripts as a user runs them: in a process of their own, on real digits and a real store."""
 
+import hashlib
 import json
 import os
 import pty
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import termios
@@ -19,6 +21,8 @@ import pytest
 from conftest import ROOT, Pipeline, Result, run_script, served
 from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from pipeline import provenance
 
 
 def client(folder: Path) -> MlflowClient:
@@ -342,6 +346,8 @@ def test_a_terminal_gets_a_progress_bar_per_epoch(tmp_path: Path, empty_store: P
         ("pytorch_demo.py --lr nan", "'nan' is not a number above 0"),
         ("pytorch_demo.py --lr 0", "'0' is not a number above 0"),
         ("pytorch_demo.py --epoch 3", "unrecognized arguments: --epoch"),
+        ("pytorch_demo.py --reproduce x --seed 1", "--seed does not go with --reproduce"),
+        ("pytorch_demo.py --reproduce x", "there is no run 'x'"),
         ("pytorch_demo.py --dataset digits --model-name a/b", "cannot name a registered model"),
         ("pytorch_demo.py --dataset mnist --data-dir nowhere", "could not be downloaded"),
         ("evaluate.py", "one of the arguments --run-id --model-uri is required"),
@@ -436,3 +442,84 @@ def test_two_processes_with_the_same_seed_train_the_same_weights(pipeline: Pipel
         assert result.code == 0
     assert weights[0].keys() == weights[1].keys()
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+# --- the same model again -------------------------------------------------------------------------------------------
+
+
+def test_training_records_where_it_comes_from(pipeline: Pipeline) -> None:
+    tags = client(pipeline.folder).get_run(pipeline.run_id).data.tags
+    assert tags["invocation.command"] == "pytorch_demo.py --dataset digits"
+    assert {"code.commit", "environment.cpu", "environment.threads", "environment.packages_sha256"} <= tags.keys()
+    assert artifacts(pipeline.folder, pipeline.run_id, "provenance") - {"source.patch"} == {"packages.txt"}
+    (file,) = (pipeline.made / "mlruns").rglob("model.pt2")
+    assert tags["result.model_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    state = mlflow.pytorch.load_model(str(file.parent.parent)).state_dict()
+    assert tags["result.weights_sha256"] == provenance.weights_sha256(state)
+
+
+def test_system_metrics_are_logged_where_asked_for(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    fast = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1", "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1"}
+    options = ("--dataset", "digits", "--epochs", 40, "--no-register", "--system-metrics")
+    result = run_script(tmp_path, "pytorch_demo.py", *options, env=fast)
+    metrics = client(tmp_path).get_run(result.json["run_id"]).data.metrics
+    assert any(name.startswith("system/cpu") for name in metrics), result.stderr
+
+
+@pytest.mark.parametrize("network", ["cnn", "mlp"])
+def test_a_training_can_be_reproduced_bit_for_bit(network: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    run_id = pipeline.run_id
+    if network != "cnn":
+        options = (
+            "--dataset",
+            "digits",
+            "--model",
+            network,
+            "--epochs",
+            3,
+            "--limit",
+            1000,
+            "--seed",
+            5,
+            "--lr",
+            0.002,
+        )
+        run_id = run_script(pipeline.folder, "pytorch_demo.py", *options).json["run_id"]
+    versions = len(client(pipeline.folder).search_model_versions())
+    again = run_script(pipeline.folder, "pytorch_demo.py", "--reproduce", run_id)
+    assert (again.code, again.json["identical"], again.json["reproduces"]) == (0, True, run_id), again.stderr
+    assert "identical" in again.stderr.splitlines() and "warning" not in again.stderr
+    found = client(pipeline.folder).get_run(again.json["run_id"])
+    assert found.data.tags["reproduces"] == run_id
+    assert len(client(pipeline.folder).search_model_versions()) == versions
+
+
+def change(folder: Path, table: str, key: str, value: str) -> None:
+    """Change what a store says of its runs, which MLflow itself does not allow."""
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        database.execute(f"UPDATE {table} SET value = ? WHERE key = ?", (value, key))
+    database.close()
+
+
+def test_a_training_that_comes_out_differently_says_how_and_what_differs(pipeline: Pipeline) -> None:
+    change(pipeline.folder, "params", "seed", "1")
+    change(pipeline.folder, "tags", "code.commit", "c0ffee")
+    change(pipeline.folder, "tags", "environment.threads", "64")
+    again = run_script(pipeline.folder, "pytorch_demo.py", "--reproduce", pipeline.run_id)
+    assert (again.code, again.json["identical"]) == (1, False)
+    assert f"warning: this is not the code of run {pipeline.run_id}: commit c0ffee" in again.stderr
+    assert again.json["largest_difference"] > 0 and again.json["weight"]
+    assert "test_loss" in again.json["metrics"] and "training_seconds" not in again.json["metrics"]
+    assert again.json["circumstances"]["environment.threads"] == ["64", "1"]
+    assert again.json["circumstances"]["code.commit"][0] == "c0ffee"
+
+
+def test_a_training_is_not_reproduced_on_other_data_or_from_half_a_record(pipeline: Pipeline) -> None:
+    call = ("pytorch_demo.py", "--reproduce", pipeline.run_id)
+    change(pipeline.folder, "params", "train_digest", "f00d")
+    assert "the data are not those of run" in run_script(pipeline.folder, *call).error
+    with sqlite3.connect(pipeline.folder / "mlflow.db") as database:
+        database.execute("DELETE FROM params WHERE key = 'lr'")
+    database.close()
+    assert "does not say its lr" in run_script(pipeline.folder, *call).error

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import UserError, cli, data, model, tracking
+from pipeline import UserError, cli, data, model, tracking, without_credentials
 
 IMAGES = torch.zeros(2, 1, 28, 28)
 
@@ -252,4 +252,4 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest
 
 def test_credentials_are_taken_out_of_every_url() -> None:
     text = "see http://me:secret@host:5000/x and mysql+pymysql://u:p@db/mlflow, not a@b"
-    assert tracking.without_credentials(text) == "see http://host:5000/x and mysql+pymysql://db/mlflow, not a@b"
+    assert without_credentials(text) == "see http://host:5000/x and mysql+pymysql://db/mlflow, not a@b"
