@@ -318,6 +318,7 @@ def _runs(experiment: str, where: str = "") -> list[Run]:
 def _wait(experiment: str, run_id: str, number: int) -> list[Run]:
     """Return the dead that stood before this run in the line, the first one first, once no living one does."""
     last_change: dict[str, tuple[dict[str, str], float]] = {}
+    begin = sign = time.monotonic()
     while True:
         before = [
             run
@@ -333,6 +334,9 @@ def _wait(experiment: str, run_id: str, number: int) -> list[Run]:
             return sorted(dead, key=lambda run: _number(run) or 0)
         if len(last_change) == len(before):  # the first time
             cli.log(f"waiting for {len(before)} other decisions about this model")
+        if now - sign > LEASE / 4:  # a sign of life for those behind
+            client().set_tag(run_id, "decision.waiting", f"{now - begin:.0f} s")
+            sign = now
         time.sleep(min(0.1 * len(before), 1))
 
 

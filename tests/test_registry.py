@@ -1,6 +1,7 @@
 import getpass
 import os
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -150,6 +151,26 @@ def test_turns_do_not_overlap(store: Path) -> None:
         ends = [threads.submit(take, number) for number in range(6)]
         assert {type(end.exception()) for end in ends} == {UserError}
     assert most == [1]
+
+
+def test_those_that_wait_in_a_long_line_are_not_taken_for_dead(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_version()
+    monkeypatch.setattr(registry, "LEASE", 4.0)
+    monkeypatch.setattr(registry, "_owner", lambda: f"1 machine {threading.get_ident()}")  # a machine each
+    inside, seen = [0], []
+
+    def take(_: int) -> None:
+        with registry.turn("digits-classifier") as run_id:
+            inside[0] += 1
+            time.sleep(1)
+            seen.append((inside[0], MlflowClient().get_run(run_id).info.status))
+            inside[0] -= 1
+            raise UserError("nothing to decide")
+
+    with ThreadPoolExecutor(7) as threads:  # the last one waits for longer than a lease
+        ends = [threads.submit(take, number) for number in range(7)]
+        assert {type(end.exception()) for end in ends} == {UserError}
+    assert seen == [(1, "RUNNING")] * 7
 
 
 def ticket(number: str, owner: str, **tags: str) -> str:
