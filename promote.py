@@ -92,8 +92,7 @@ def promote(options: argparse.Namespace) -> int:
     decided_in = None
     if not options.dry_run:
         with registry.turn(version.name) as run_id:
-            holder = registry.champion(version.name)
-            if case.previous != (int(holder.version) if holder else None):  # another promotion came between
+            if case.previous != registry.holder(version.name):  # another promotion came between
                 case = promotion.judge(version, policy, options.min_accuracy, options.data_dir)
             promotion.record(run_id, case, options.reason or case.verdict.reason)
             registry.carry_out(version.name, run_id)
@@ -129,6 +128,7 @@ def history(options: argparse.Namespace) -> int:
     name = registry.only_model(options.model_name)
     taken = registry.decisions(name)
     reigns = registry.reigns(taken)
+    last = reigns[-1][0].version if reigns else None
     if options.at:
         reigns = [reign for reign in reigns if reign[0] == registry.reign_at(taken, options.at)]
     rows = [
@@ -144,9 +144,7 @@ def history(options: argparse.Namespace) -> int:
         }
         for move, until in reigns
     ]
-    holder = registry.champion(name)
-    number = int(holder.version) if holder else None
-    if number != (registry.reigns(taken)[-1][0].version if registry.reigns(taken) else None):
+    if (number := registry.holder(name)) != last:
         cli.log(f"the alias champion points to version {number}, which promote.py did not decide")
     if options.json:
         cli.print_json({"model_name": name, "reigns": rows})

@@ -4,7 +4,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,10 +202,11 @@ class Verdict:
 
     checks: tuple[Check, ...]
     comparison: Comparison | None = None
-    passed: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "passed", all(check.passed for check in self.checks))
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
 
     @property
     def reason(self) -> str:

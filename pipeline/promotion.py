@@ -123,8 +123,7 @@ def judge(version: ModelVersion, policy_text: str, min_accuracy: float | None, d
 
 
 def _evidence(version: ModelVersion, found: tracking.Recorded) -> Evidence:
-    metrics = tracking.get_run(str(version.run_id)).data.metrics
-    return gate.evidence(found.record, found.predictions, metrics, f"run {version.run_id}")
+    return gate.evidence(found.record, found.predictions, found.metrics, f"run {version.run_id}")
 
 
 def _beside(champion: ModelVersion, candidate: dict[str, Any], data_dir: Path) -> Party:
@@ -155,51 +154,44 @@ def _beside(champion: ModelVersion, candidate: dict[str, Any], data_dir: Path) -
 
 def record(run_id: str, case: Case, reason: str) -> None:
     """Write the case into the run of a `registry.turn` as a decision."""
-    version, figures = case.candidate.version, case.candidate.as_dict()
-    policy = {"sha256": hashlib.sha256(case.policy_text.encode()).hexdigest(), "text": case.policy_text}
     rules = {name: rule for name, rule in asdict(case.policy).items() if rule is not None}
-    here = registry.here()
-    data = {"dataset": case.dataset, "dataset_digest": case.dataset_digest}
-    full = case.as_dict() | {"reason": reason} | here | data | {"policy": {"rules": rules} | policy}
-    registry.decide(
-        run_id,
-        case.kind,
-        here
-        | {
-            "version": version.version,
-            "previous_version": case.previous,
-            "reason": reason,
-            "accuracy": figures["accuracy"],
-            "model_sha256": case.candidate.model_sha256,
-            "checks": "; ".join(map(str, case.verdict.checks)),
+    full = case.as_dict() | {
+        "reason": reason,
+        **registry.here(),
+        "dataset": case.dataset,
+        "dataset_digest": case.dataset_digest,
+        "policy": {
+            "rules": rules,
+            "sha256": hashlib.sha256(case.policy_text.encode()).hexdigest(),
+            "text": case.policy_text,
         },
-        {check.name: check.value for check in case.verdict.checks if math.isfinite(check.value)},
-        {"verdict.json": json.dumps(full, indent=2, allow_nan=False), "verdict.md": markdown(full)},
-    )
+    }
+    candidate = {name: full["candidate"][name] for name in ("accuracy", "model_sha256")}
+    checks = {"checks": "; ".join(map(str, case.verdict.checks))}
+    metrics = {check.name: check.value for check in case.verdict.checks if math.isfinite(check.value)}
+    registry.decide(run_id, case.kind, full | candidate | checks, metrics, _files(full))
 
 
 def roll_back(run_id: str, name: str, target: registry.Decision, reason: str) -> dict[str, Any]:
     """Write into the run of a `registry.turn` that the target's version goes back to Production; return the record."""
-    holder = registry.champion(name)
     full: dict[str, Any] = {
         "model_name": name,
         "version": target.version,
         "decision": registry.ROLLED_BACK,
         "checks": [],
-        "previous_version": int(holder.version) if holder else None,
+        "previous_version": registry.holder(name),
         "reason": reason,
         **registry.here(),
         "promoted_by": target.run_id,
         "model_sha256": target.model_sha256,
     }
-    registry.decide(
-        run_id,
-        registry.ROLLED_BACK,
-        full | {"accuracy": target.accuracy, "checks": "none, by rollback"},
-        {},
-        {"verdict.json": json.dumps(full, indent=2, allow_nan=False), "verdict.md": markdown(full)},
-    )
+    about = {"accuracy": target.accuracy, "checks": "none, by rollback"}
+    registry.decide(run_id, registry.ROLLED_BACK, full | about, {}, _files(full))
     return full
+
+
+def _files(full: dict[str, Any]) -> dict[str, str]:
+    return {"verdict.json": json.dumps(full, indent=2, allow_nan=False), "verdict.md": markdown(full)}
 
 
 def markdown(full: dict[str, Any]) -> str:

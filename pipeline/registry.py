@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Run, RunStatus, RunTag
+from mlflow.entities import Run, RunStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import UserError, cli, provenance
+from pipeline import UserError, cli, provenance, tracking
 from pipeline.tracking import client
 
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
@@ -72,7 +72,7 @@ def version_of(run_id: str, name: str | None) -> ModelVersion:
 
 def champion(name: str) -> ModelVersion | None:
     """Return the version in Production, to which the alias champion points, or None."""
-    number = _holder(name, CHAMPION)
+    number = holder(name)
     return client().get_model_version(name, str(number)) if number else None
 
 
@@ -88,20 +88,20 @@ def only_model(name: str | None) -> str:
 
 def settle(name: str) -> None:
     """Make the stages follow the alias champion. Does what is still to do, which is usually nothing."""
-    holder = champion(name)
-    if holder is None:
+    in_production = champion(name)
+    if in_production is None:
         return
     for version in client().search_model_versions(f"name='{name}'"):
-        if version.current_stage == PRODUCTION and int(version.version) != int(holder.version):
+        if version.current_stage == PRODUCTION and int(version.version) != int(in_production.version):
             _stage(version, ARCHIVED)
-    if holder.current_stage != PRODUCTION:
-        _stage(holder, PRODUCTION)
-    if _holder(name, CHALLENGER) == int(holder.version):
+    if in_production.current_stage != PRODUCTION:
+        _stage(in_production, PRODUCTION)
+    if holder(name, CHALLENGER) == int(in_production.version):
         client().delete_registered_model_alias(name, CHALLENGER)
 
 
-def _holder(name: str, alias: str) -> int | None:
-    """Return the number of the version that the alias points to; some stores give it as a text, some do not."""
+def holder(name: str, alias: str = CHAMPION) -> int | None:
+    """Return the number of the version that the alias points to, or None; some stores give it as a text."""
     number = client().get_registered_model(name).aliases.get(alias)
     return int(number) if number else None
 
@@ -201,14 +201,10 @@ def decide(run_id: str, kind: str, what: dict[str, Any], metrics: dict[str, floa
     Raises UserError where the turn was lost: it took so long that another process took this one for dead.
     """
     tags = {f"decision.{key}": str(what[key])[:_LONGEST] for key in _TAGS if what[key] is not None}
-    tags |= {
-        "mlflow.runName": f"version {what['version']} {kind}",
-        "mlflow.note.content": files["verdict.md"][:5000],
-    }
-    client().log_batch(
+    tracking.log_metrics(run_id, metrics)
+    tracking.set_tags(
         run_id,
-        metrics=[Metric(key, value, round(time.time() * 1000), 0) for key, value in metrics.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
+        tags | {"mlflow.runName": f"version {what['version']} {kind}", "mlflow.note.content": files["verdict.md"]},
     )
     for file, text in files.items():
         client().log_text(run_id, text, file)
@@ -224,7 +220,7 @@ def carry_out(name: str, run_id: str) -> None:
     """
     decision = _decision(client().get_run(run_id))
     if decision.kind in (PROMOTED, ROLLED_BACK):
-        if _holder(name, CHAMPION) == decision.previous_version:
+        if holder(name) == decision.previous_version:
             client().set_tag(run_id, "decision.time", _now())
             client().set_registered_model_alias(name, CHAMPION, str(decision.version))
         settle(name)

@@ -49,7 +49,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting above reach
 
 INPUT_SHAPE = (-1, 1, 28, 28)
 EVALUATION = "evaluation"  # the folder of a run's artifacts in which evaluate.py puts its reports
-RECORD, PREDICTIONS = f"{EVALUATION}/evaluation.json", "predictions.csv"
+RECORD, PREDICTIONS = f"{EVALUATION}/evaluation.json", f"{EVALUATION}/predictions.csv"
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -206,15 +206,23 @@ def get_run(run_id: str) -> Run:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What ``evaluate.py --log-mlflow`` recorded: ``evaluation.json`` and the table in ``predictions.csv``."""
+    """What ``evaluate.py --log-mlflow`` recorded: ``evaluation.json`` and the table in ``predictions.csv``.
+
+    ``metrics`` are those of the run, the last value of each.
+    """
 
     record: dict[str, Any]
     predictions: "pd.DataFrame"
+    metrics: dict[str, float]
 
 
 def has_evaluation(run_id: str) -> bool:
     """Return whether ``evaluate.py --log-mlflow`` recorded something in the run."""
-    return RECORD in {item.path for item in client().list_artifacts(run_id, EVALUATION)}
+    return RECORD in _evaluation_files(run_id)
+
+
+def _evaluation_files(run_id: str) -> set[str]:
+    return {item.path for item in client().list_artifacts(run_id, EVALUATION)}
 
 
 def evaluation_of(run_id: str, model_uri: str) -> Recorded:
@@ -229,13 +237,14 @@ def evaluation_of(run_id: str, model_uri: str) -> Recorded:
     import pandas as pd
 
     again = f"run: python evaluate.py --run-id {run_id} --log-mlflow"
-    if not has_evaluation(run_id):
+    files = _evaluation_files(run_id)
+    if RECORD not in files:
         raise UserError(f"run {run_id} has no recorded evaluation; {again}")
     with tempfile.TemporaryDirectory() as directory:
-        folder = Path(client().download_artifacts(run_id, EVALUATION, directory))
-        text = (folder / Path(RECORD).name).read_text(encoding="utf-8")
-        file = folder / PREDICTIONS
-        table = file.read_bytes() if file.exists() else b""
+        text, table = (
+            Path(client().download_artifacts(run_id, name, directory)).read_bytes() if name in files else b""
+            for name in (RECORD, PREDICTIONS)
+        )
     try:
         record = dict(json.loads(text))
         recorded, measured_on = record["model_sha256"], (record["dataset"], record["dataset_digest"])
@@ -249,14 +258,14 @@ def evaluation_of(run_id: str, model_uri: str) -> Recorded:
             f"{RECORD} of run {run_id} belongs to another model "
             f"(SHA-256 {str(recorded)[:12]}..., the registered file has {sha256[:12]}...); {again}"
         )
-    params = get_run(run_id).data.params
+    found = get_run(run_id).data
     expected = tuple(
-        params.get(name, value) for name, value in zip(("dataset", "test_digest"), measured_on, strict=True)
+        found.params.get(name, value) for name, value in zip(("dataset", "test_digest"), measured_on, strict=True)
     )
     if measured_on != expected:
         what = [f"{name} ({digest[:12]}...)" for name, digest in (measured_on, expected)]
         raise UserError(f"{RECORD} of run {run_id} was made on {what[0]}, the run's test set is {what[1]}; {again}")
-    return Recorded(record, predictions)
+    return Recorded(record, predictions, found.metrics)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

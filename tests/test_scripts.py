@@ -6,7 +6,6 @@ import os
 import pty
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from conftest import ROOT, Pipeline, Result, run_script, served
+from conftest import ROOT, Pipeline, Result, free_port, run_script, served
 from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
@@ -387,9 +386,7 @@ def test_an_output_directory_that_cannot_be_written_is_named(pipeline: Pipeline,
     "script", ["pytorch_demo.py --dataset digits", "evaluate.py --run-id x", "promote.py --run-id x"]
 )
 def test_a_tracking_server_that_is_not_there_is_named_without_its_password(script: str, tmp_path: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     uri = f"http://me:secret@127.0.0.1:{port}"
     start = time.monotonic()
     error = run_script(tmp_path, *script.split(), env={"MLFLOW_TRACKING_URI": uri}).error

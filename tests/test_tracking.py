@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from conftest import free_port
 
 from pipeline import UserError, cli, data, model, tracking, without_credentials
 
@@ -203,12 +204,6 @@ def test_a_recorded_evaluation_is_believed_only_of_this_model_and_data_set(store
     tracking.client().log_text(run_id, "{", tracking.RECORD)
     with pytest.raises(UserError, match="is damaged"):
         tracking.evaluation_of(run_id, uri)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("scheme", ["http", "mysql+pymysql", "postgresql"])
