@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -107,15 +108,30 @@ def once_for_all(factory: pytest.TempPathFactory, name: str, make: Callable[[Pat
         return folder, pickle.loads(said.read_bytes())
 
 
+def own_copy(factory: pytest.TempPathFactory, made: Path) -> Path:
+    """Return a copy of the directory, whose stores, which know artifacts by absolute paths, know them in the copy."""
+    folder = factory.mktemp("own")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    for file in folder.glob("*.db"):
+        with sqlite3.connect(file) as database:
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+                ("model_versions", "storage_location"),
+            ):
+                database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(made), str(folder)))
+        database.close()
+    return folder
+
+
 @dataclass(frozen=True)
 class Pipeline:
-    """What the three scripts said when they ran on digits in ``made``, and a store of the test's own in ``folder``.
+    """A directory of the test's own in which the three scripts have run on digits, and what each of them said.
 
-    ``folder`` has copies of the database and the reports; the artifacts are in ``made``, which no test changes.
-    ``before.db`` is the store before the promotion.
+    ``before.db`` in it is the store before the promotion.
     """
 
-    made: Path
     folder: Path
     trained: Result
     evaluated: Result
@@ -138,13 +154,9 @@ def _make_pipeline(folder: Path) -> tuple[Result, Result, Result]:
 
 @pytest.fixture
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """Run the three scripts on digits, once for all tests, and give each test a store of its own."""
+    """Run the three scripts on digits, once for all tests, and give each test a copy of its own."""
     made, results = once_for_all(tmp_path_factory, "pipeline", _make_pipeline)
-    folder = tmp_path_factory.mktemp("own")
-    for name in ("mlflow.db", "before.db"):
-        shutil.copy(made / name, folder)
-    shutil.copytree(made / "evaluation", folder / "evaluation")
-    return Pipeline(made, folder, *results)
+    return Pipeline(own_copy(tmp_path_factory, made), *results)
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from conftest import ROOT, Pipeline, Result, once_for_all, run_script, served
+from conftest import ROOT, Pipeline, Result, once_for_all, own_copy, run_script, served
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
@@ -106,16 +105,7 @@ def _tell(folder: Path) -> tuple[tuple[str, ...], tuple[Result, ...], str]:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     """Return the story in files of its own, where the store is this process's too."""
     made, (runs, promoted, between) = once_for_all(tmp_path_factory, "story", _tell)
-    folder = tmp_path_factory.mktemp("own")
-    shutil.copytree(made, folder, dirs_exist_ok=True)
-    with sqlite3.connect(folder / "mlflow.db") as database:  # which knows the artifacts by their absolute paths
-        for column in ("experiments.artifact_location", "runs.artifact_uri", "logged_models.artifact_location"):
-            table, _, name = column.partition(".")
-            database.execute(f"UPDATE {table} SET {name} = replace({name}, ?, ?)", (str(made), str(folder)))
-        database.execute(
-            "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)", (str(made), str(folder))
-        )
-    database.close()
+    folder = own_copy(tmp_path_factory, made)
     use(folder / "mlflow.db")
     return Story(folder, runs, promoted, between)
 

@@ -155,7 +155,7 @@ def test_evaluation_goes_back_into_the_run_where_asked(pipeline: Pipeline) -> No
 
 def test_evaluation_changes_nothing_in_the_store_where_not_asked(pipeline: Pipeline, tmp_path: Path) -> None:
     def content() -> list[tuple[str, bytes]]:
-        files = [pipeline.folder / "mlflow.db", *(pipeline.made / "mlruns" / "1").rglob("*")]  # experiment 1
+        files = [pipeline.folder / "mlflow.db", *(pipeline.folder / "mlruns").rglob("*")]
         return sorted((str(path), path.read_bytes()) for path in files if path.is_file())
 
     before = content()
@@ -433,7 +433,7 @@ def test_fashion_mnist_reaches_production(real_data: Path, tmp_path: Path) -> No
 def test_two_processes_with_the_same_seed_train_the_same_weights(pipeline: Pipeline, tmp_path: Path) -> None:
     again = run_script(tmp_path, "pytorch_demo.py", "--dataset", "digits")
     weights = []
-    for folder, result in ((pipeline.made, pipeline.trained), (tmp_path, again)):
+    for folder, result in ((pipeline.folder, pipeline.trained), (tmp_path, again)):
         (file,) = (folder / "mlruns").rglob("model.pt2")
         weights.append({k: v for k, v in mlflow.pytorch.load_model(str(file.parent.parent)).state_dict().items()})
         assert result.code == 0
@@ -449,7 +449,7 @@ def test_training_records_where_it_comes_from(pipeline: Pipeline) -> None:
     assert tags["invocation.command"] == "pytorch_demo.py --dataset digits"
     assert {"code.commit", "environment.cpu", "environment.threads", "environment.packages_sha256"} <= tags.keys()
     assert artifacts(pipeline.folder, pipeline.run_id, "provenance") - {"source.patch"} == {"packages.txt"}
-    (file,) = (pipeline.made / "mlruns").rglob("model.pt2")
+    (file,) = (pipeline.folder / "mlruns").rglob("model.pt2")
     assert tags["result.model_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     state = mlflow.pytorch.load_model(str(file.parent.parent)).state_dict()
     assert tags["result.weights_sha256"] == provenance.weights_sha256(state)
