@@ -12,6 +12,7 @@ import hashlib
 import json
 import platform
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -45,14 +46,15 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     """Find the model, score it, write the reports, log them where asked, print."""
     options = parse_options()
-    from pipeline import data, tracking
+    from pipeline import checklist, data, tracking
     from pipeline.evaluation import choose_device, evaluate, predict
 
     device = choose_device(options.device)
     with tracking.connected():
         stored = tracking.load_model(options.model_uri or tracking.model_of(options.run_id))
         run_id = options.run_id or stored.run_id
-        name = options.dataset or tracking.get_run(run_id).data.params.get("dataset")
+        run = tracking.get_run(run_id)
+        name = options.dataset or run.data.params.get("dataset")
         if not name:
             raise UserError(f"run {run_id} does not say what it trained on; name the data set with --dataset")
         test = data.load_test(name, options.data_dir)
@@ -65,12 +67,18 @@ def main() -> int:
             write(folder, evaluation, test.images)
             record = describe(evaluation, test, stored, rate, device.type)
             record["predictions_sha256"] = hashlib.sha256((folder / "predictions.csv").read_bytes()).hexdigest()
-            (folder / "evaluation.json").write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
+            write_json(folder / "evaluation.json", record)
+            answers = checklist.answers(evaluation, test, stored, run, rate)
+            write_json(folder / "checklist.json", [asdict(answer) for answer in answers])
+            text = checklist.markdown(answers, f"{name}: run {run_id}")
+            (folder / "checklist.md").write_text(text, encoding="utf-8")
             if options.log_mlflow:
                 tracking.log_artifacts(run_id, folder, tracking.EVALUATION)
                 tracking.log_metrics(run_id, evaluation.metrics(tracking.EVALUATION))
     low, high = evaluation.interval
     cli.log(f"accuracy {evaluation.accuracy:.2%} (95% interval {low:.2%} to {high:.2%}); reports in {output_dir}")
+    for answer in answers:
+        cli.log(f"{answer.question}: {answer.verdict}. {answer.sentences[0]}")
     cli.print_json(
         {
             "run_id": run_id,
@@ -81,6 +89,7 @@ def main() -> int:
             "test_loss": evaluation.loss,
             "test_f1": evaluation.f1,
             "images_per_second": rate,
+            "checklist": {answer.question: answer.verdict for answer in answers},
             "output_dir": str(output_dir),
         }
     )
@@ -91,6 +100,7 @@ def describe(
     evaluation: "Evaluation", test: "Dataset", stored: "StoredModel", images_per_second: float, device: str
 ) -> dict[str, Any]:
     """Return ``evaluation.json``: which model, on which data, how good, when and with what."""
+    from pipeline import provenance
     from pipeline.evaluation import parameters
 
     return {
@@ -112,6 +122,7 @@ def describe(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("torch", "torchvision", "mlflow", "scikit-learn", "numpy")},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance.here(),
     }
 
 
@@ -123,11 +134,18 @@ def write(folder: Path, evaluation: "Evaluation", images: "Tensor") -> None:
 
     plots.confusion_matrix(evaluation).savefig(folder / "confusion_matrix.png")
     plots.misclassified(evaluation, images).savefig(folder / "misclassified_examples.png")
-    (folder / "classification_report.json").write_text(json.dumps(evaluation.report, indent=2), encoding="utf-8")
+    plots.confusions(evaluation, images).savefig(folder / "confusions.png")
+    plots.reliability(evaluation).savefig(folder / "reliability.png")
+    write_json(folder / "classification_report.json", evaluation.report)
     predictions = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
     predictions.insert(0, "label", evaluation.labels)
     predictions.insert(1, "prediction", evaluation.predictions)
     predictions.to_csv(folder / "predictions.csv", index_label="index", float_format="%.9g")
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write ``content`` for programs."""
+    file.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

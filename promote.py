@@ -16,8 +16,6 @@ from pathlib import Path
 
 from pipeline import UserError, cli
 
-POLICY = Path(__file__).with_name("gates.toml")
-
 
 def parse_options() -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
@@ -87,7 +85,7 @@ def promote(options: argparse.Namespace) -> int:
     else:
         tracking.get_run(options.run_id)
         version = registry.version_of(options.run_id, options.model_name)
-    policy = cli.read(POLICY)
+    policy = cli.read(cli.POLICY)
     case = promotion.judge(version, policy, options.min_accuracy, options.data_dir)
     decided_in = None
     if not options.dry_run:

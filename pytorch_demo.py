@@ -83,7 +83,7 @@ def main() -> int:
     import torch
 
     from pipeline import data, model, provenance, registry, reproduction, tracking, training
-    from pipeline.evaluation import choose_device, evaluate, parameters, predict
+    from pipeline.evaluation import choose_device, evaluate, multiply_adds, parameters, predict
 
     code, patch = provenance.code(Path(__file__).parent)  # as it is now: it may change while this trains
     registry.check_name(options.model_name)
@@ -103,7 +103,7 @@ def main() -> int:
         with tracking.run(options.experiment, options.run_name, options.system_metrics) as run_id:
             cli.log(f"run {run_id}: {options.model} on {options.dataset}, {len(splits.train):,} images, {device.type}")
             sizes = {f"{split}_size": len(part) for split, part in splits._asdict().items()}
-            sizes["model_parameters"] = parameters(network)
+            sizes |= {"model_parameters": parameters(network), "model_multiply_adds": multiply_adds(network.eval())}
             chosen = {
                 "augment": " ".join(options.augment),
                 "device": device.type,
@@ -135,10 +135,12 @@ def main() -> int:
                 if not sys.stderr.isatty():
                     cli.log(str(epoch))
 
+            temperature = training.calibrate(network, splits.validation, device)
             test = splits.test
             del splits  # the training images make room for what follows
             evaluation = evaluate(predict(network, test.images, device=device), test.labels, test.classes)
             results = evaluation.metrics("test") | {"training_seconds": epochs[-1].training_seconds}
+            results["temperature"] = temperature
             tracking.log_metrics(run_id, results)
             network.cpu().to(memory_format=torch.contiguous_format)  # as torch.export wants it
             with tempfile.TemporaryDirectory() as folder:

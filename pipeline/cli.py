@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from pipeline import UserError
 
 OK, REFUSED, USER_ERROR = 0, 1, 2
+POLICY = Path(__file__).parent.parent / "gates.toml"
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +94,13 @@ def whole(directory: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         for parent in made:
             parent.rmdir()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; at the end the file moves to ``path``. Raises UserError where that cannot be."""
+    with whole(path.parent) as folder:
+        yield folder / path.name
 
 
 def read(path: Path) -> str:

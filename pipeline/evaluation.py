@@ -61,6 +61,24 @@ class Evaluation:
         confidence = self.probabilities[wrong, self.predictions[wrong]]
         return wrong[np.argsort(-confidence, kind="stable")][:most]
 
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of each prediction, float64 [N]."""
+        return np.asarray(self.probabilities.max(1))
+
+    def reliability(self, bins: int = 15) -> list[dict[str, Any]]:
+        """Return mean confidence, accuracy and number of images in equal bins of confidence, none of them empty.
+
+        A calibrated model is right as often as it is confident (Guo et al., https://arxiv.org/abs/1706.04599).
+        """
+        confidence, correct = self.confidence, self.predictions == self.labels
+        place = np.minimum((confidence * bins).astype(int), bins - 1)
+        images, sure, right = (np.bincount(place, each, bins) for each in (None, confidence, correct))
+        return [
+            {"confidence": sure[i] / images[i], "accuracy": right[i] / images[i], "images": int(images[i])}
+            for i in np.flatnonzero(images)
+        ]
+
     def metrics(self, prefix: str) -> dict[str, float]:
         """Return loss, accuracy and the macro averages, named ``<prefix>_<metric>`` as MLflow shows them."""
         names = ("loss", "accuracy", "precision", "recall", "f1")
@@ -101,6 +119,16 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 @torch.inference_mode()
+def multiply_adds(model: Callable[[Tensor], Tensor]) -> int:
+    """Return how many the convolutions and matrix products of a model on the CPU take for one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 1, 28, 28))
+    return int(counter.get_total_flops()) // 2
+
+
+@torch.inference_mode()
 def latencies(models: list[Callable[[Tensor], Tensor]], repeats: int = 100) -> list[float]:
     """Return the median seconds that each model takes for one image on the CPU; they take turns."""
     image = torch.zeros(1, 1, 28, 28).contiguous(memory_format=torch.channels_last)
@@ -114,6 +142,14 @@ def latencies(models: list[Callable[[Tensor], Tensor]], repeats: int = 100) -> l
     return [float(np.median(times)) for times in seconds]
 
 
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    """Return the ends of the 95% score interval of an accuracy, by Wilson (1927), JASA 22:209."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evaluation:
     """Return the `Evaluation` of ``logits``, float32 [N, classes], against ``labels``, int64 [N].
 
@@ -122,7 +158,6 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evalua
     UserError
         The logits are not finite, or not one per class and image.
     """
-    from scipy.stats import binomtest
     from sklearn.metrics import classification_report, confusion_matrix
 
     if logits.shape != (len(labels), len(classes)):
@@ -135,7 +170,6 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evalua
     log_probabilities = logits.double().log_softmax(1)
     truth, predictions = labels.numpy(), logits.argmax(1).numpy()
     correct = int((truth == predictions).sum())
-    interval = binomtest(correct, len(truth)).proportion_ci(CONFIDENCE, method="wilson")
     report: dict[str, Any] = classification_report(
         truth, predictions, labels=range(len(classes)), target_names=classes, output_dict=True, zero_division=0
     )
@@ -146,7 +180,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evalua
         probabilities=log_probabilities.exp().numpy(),
         predictions=predictions,
         accuracy=correct / len(truth),
-        interval=(float(interval.low), float(interval.high)),
+        interval=wilson(correct, len(truth)),
         loss=-log_probabilities.gather(1, labels[:, None]).mean().item(),
         precision=float(macro["precision"]),
         recall=float(macro["recall"]),

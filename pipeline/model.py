@@ -22,7 +22,21 @@ class Normalize(nn.Module):
         return (pixels - self.mean) / self.std
 
 
-def build(name: str, classes: int, images: Tensor) -> nn.Module:
+class Temperature(nn.Module):
+    """Divide logits by a constant that is stored in the model; `pipeline.training.calibrate` sets it."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(1.0))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return the divided logits; any shape."""
+        return logits / self.value
+
+
+def build(name: str, classes: int, images: Tensor) -> nn.Sequential:
     """Return a freshly initialised network for 28x28 images.
 
     It takes float32 [N, 1, 28, 28] with raw pixel values, 0 to 255, and returns logits, float32 [N, classes].
@@ -53,6 +67,7 @@ def build(name: str, classes: int, images: Tensor) -> nn.Module:
             nn.Linear(512, 512),
             nn.ReLU(),
             nn.Linear(512, classes),
+            Temperature(),
         )
     if name == "resnet":
         return nn.Sequential(
@@ -65,6 +80,7 @@ def build(name: str, classes: int, images: Tensor) -> nn.Module:
             nn.MaxPool2d(2),  # 3x3
             nn.Flatten(),
             nn.Linear(128 * 3 * 3, classes),
+            Temperature(),
         )
     return nn.Sequential(
         normalize,
@@ -73,6 +89,7 @@ def build(name: str, classes: int, images: Tensor) -> nn.Module:
         *_block(32, 96),  # 3x3: channels are cheap where places are few
         nn.Flatten(),
         nn.Linear(96 * 3 * 3, classes),
+        Temperature(),
     )
 
 

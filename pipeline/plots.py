@@ -63,6 +63,45 @@ def misclassified(evaluation: Evaluation, images: Tensor) -> Figure:
     return figure
 
 
+def confusions(evaluation: Evaluation, images: Tensor) -> Figure:
+    """Return the most frequent pairs of truth and guess, a row each, with count and their most confident examples.
+
+    ``images``, uint8 [N, 1, 28, 28], are those that were evaluated.
+    """
+    pairs = evaluation.confusions(8)
+    mistakes = evaluation.mistakes(len(images))
+    side, cell, columns = 28, 32, 10
+    figure = Figure(figsize=(9, 0.6 + 0.75 * max(len(pairs), 1)), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set_title("The most frequent confusions and their most confident examples" if pairs else "No mistakes")
+    sheet = np.full((max(len(pairs), 1) * cell, columns * cell), 255, np.uint8)
+    for row, pair in enumerate(pairs):
+        label, guess = (evaluation.classes.index(pair[key]) for key in ("label", "prediction"))
+        these = mistakes[(evaluation.labels[mistakes] == label) & (evaluation.predictions[mistakes] == guess)]
+        for column, index in enumerate(these[:columns]):
+            sheet[row * cell :, column * cell :][:side, :side] = images[index, 0].numpy()
+        text = f"{pair['label']} called {pair['prediction']}: {pair['count']:,}"
+        axes.text(-6, row * cell + side / 2, text, ha="right", va="center")
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+def reliability(evaluation: Evaluation) -> Figure:
+    """Return how often the model is right against how sure it is; size of a point by its number of images."""
+    bins = evaluation.reliability()
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="lightgrey", label="calibrated")
+    sure, right, images = (np.array([each[key] for each in bins]) for key in ("confidence", "accuracy", "images"))
+    axes.scatter(sure, right, 10 + 300 * images / images.sum())
+    axes.plot(sure, right, alpha=0.5, label="this model")
+    axes.set(xlabel="confidence (probability of the guess)", ylabel="share that is right", title="Reliability")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def training_curves(epochs: Sequence[Epoch]) -> Figure:
     """Return loss and accuracy over the epochs, training beside validation."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")

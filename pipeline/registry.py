@@ -59,15 +59,30 @@ def get_version(name: str, number: int) -> ModelVersion:
         raise UserError(f"there is no version {number} of a model {name!r}; mlflow ui lists them") from None
 
 
+def number_of(name: str, version: str) -> int:
+    """Return the number that ``version`` is or its alias (``@champion``) points to; raise UserError where to none."""
+    if not version.startswith("@"):
+        return int(version)
+    number = holder(name, version[1:])
+    if number is None:
+        raise UserError(f"no version of {name!r} has the alias {version[1:]!r}; choose one with --version")
+    return number
+
+
+def registered(run_id: str, name: str | None = None) -> list[ModelVersion]:
+    """Return the versions that were registered from the run, of model ``name`` where given."""
+    return [v for v in client().search_model_versions(f"run_id='{run_id}'") if name in (None, v.name)]
+
+
 def version_of(run_id: str, name: str | None) -> ModelVersion:
     """Return the newest version that was registered from the run, of model ``name`` where given, or raise UserError."""
-    found = [v for v in client().search_model_versions(f"run_id='{run_id}'") if name in (None, v.name)]
+    found = registered(run_id, name)
     if not found:
         wanted = f"as {name!r} " if name else ""
         raise UserError(f"run {run_id} is not registered {wanted}; train without --no-register")
     if len(names := {version.name for version in found}) > 1:
         raise UserError(f"run {run_id} is registered as {', '.join(sorted(names))}; choose one with --model-name")
-    return max(found, key=lambda version: int(version.version))
+    return get_version(found[0].name, max(int(version.version) for version in found))  # a search leaves aliases out
 
 
 def champion(name: str) -> ModelVersion | None:
@@ -176,7 +191,7 @@ def turn(name: str) -> Iterator[str]:
     own = {_NUMBER: "", _OWNER: _owner(), "mlflow.user": here()["user"], "mlflow.source.name": "promote.py"}
     run_id = client().create_run(experiment, tags=own).info.run_id
     try:
-        number = 1 + max((_number(run) or 0 for run in _runs(experiment)), default=0)
+        number = 1 + max((_number(run) or 0 for run in tracking.runs(experiment)), default=0)
         client().set_tag(run_id, _NUMBER, str(number))
         for dead in _wait(experiment, run_id, number):
             if _KIND in dead.data.tags:
@@ -243,7 +258,7 @@ def carry_out(name: str, run_id: str) -> None:
 def decisions(name: str) -> list[Decision]:
     """Return every decision about the model, the first one first."""
     experiment = client().get_experiment_by_name(f"{name}-promotions")
-    runs = _runs(experiment.experiment_id) if experiment else []
+    runs = tracking.runs(experiment.experiment_id) if experiment else []
     taken = [_decision(run) for run in runs if _KIND in run.data.tags]
     return sorted(taken, key=lambda decision: (decision.number, decision.run_id))
 
@@ -301,16 +316,6 @@ def _experiment(name: str) -> str:
     return _experiment(name)  # another process was faster
 
 
-def _runs(experiment: str, where: str = "") -> list[Run]:
-    found: list[Run] = []
-    token: str | None = ""
-    while token is not None:
-        page = client().search_runs([experiment], where, max_results=1000, page_token=token or None)
-        found.extend(page)
-        token = page.token
-    return found
-
-
 def _wait(experiment: str, run_id: str, number: int) -> list[Run]:
     """Return the dead that stood before this run in the line, the first one first, once no living one does."""
     last_change: dict[str, tuple[dict[str, str], float]] = {}
@@ -318,7 +323,7 @@ def _wait(experiment: str, run_id: str, number: int) -> list[Run]:
     while True:
         before = [
             run
-            for run in _runs(experiment, "attributes.status = 'RUNNING'")
+            for run in tracking.runs(experiment, "attributes.status = 'RUNNING'")
             if run.info.run_id != run_id and (_number(run) or 0, run.info.run_id) < (number, run_id)
         ]
         now = time.monotonic()

@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -50,6 +50,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting above reach
 INPUT_SHAPE = (-1, 1, 28, 28)
 EVALUATION = "evaluation"  # the folder of a run's artifacts in which evaluate.py puts its reports
 RECORD, PREDICTIONS = f"{EVALUATION}/evaluation.json", f"{EVALUATION}/predictions.csv"
+CHECKLIST = f"{EVALUATION}/checklist.json"
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -143,9 +144,11 @@ def _patience(retries: int, timeout: int) -> Iterator[None]:
 def run(experiment: str, name: str | None, system_metrics: bool = False) -> Iterator[str]:
     """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM.
 
-    With ``system_metrics`` MLflow logs use of processor, memory, disk and network every ten seconds.
+    With ``system_metrics`` MLflow logs use of processor, memory, disk and network every ten seconds. Under
+    `mlflow run`, which has opened a run already, in the experiment that it was told, it is that one.
     """
-    mlflow.set_experiment(experiment)
+    if "MLFLOW_RUN_ID" not in os.environ:
+        mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=name, log_system_metrics=system_metrics) as active:
         try:
             yield active.info.run_id
@@ -169,6 +172,13 @@ def log_inputs(splits: "dict[str, Dataset]") -> None:
         mlflow.log_input(dataset, context=context)
 
 
+def sources(run: Run) -> list[str]:
+    """Return the addresses of the data sets that the run logged as inputs, each once."""
+    logged = run.inputs.dataset_inputs if run.inputs else []
+    found = (json.loads(each.dataset.source or "{}") for each in logged)
+    return sorted({str(each["url"]) for each in found if each.get("url")})
+
+
 def log_artifacts(run_id: str, directory: Path, folder: str | None = None) -> None:
     """Log every file in ``directory`` to the run, under ``folder`` where given."""
     client().log_artifacts(run_id, str(directory), folder)
@@ -181,8 +191,10 @@ def set_tags(run_id: str, tags: dict[str, Any]) -> None:
 
 
 def log_params(run_id: str, params: dict[str, Any]) -> None:
-    """Log parameters, in one request."""
-    client().log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+    """Log parameters, in one request; those that `mlflow run` has logged stay as they were written there."""
+    there = client().get_run(run_id).data.params
+    new = [Param(name, str(value)) for name, value in params.items() if name not in there]
+    client().log_batch(run_id, params=new)
 
 
 def log_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
@@ -204,6 +216,20 @@ def get_run(run_id: str) -> Run:
     return found
 
 
+def runs(experiment_id: str, where: str = "", most: int = 100_000) -> list[Run]:
+    """Return the runs of the experiment that fit ``where``, MLflow's filter; the newest first, ``most`` of them."""
+    found: list[Run] = mlflow.search_runs(
+        [experiment_id], where, max_results=most, order_by=["attributes.start_time DESC"], output_format="list"
+    )
+    return found
+
+
+def curves(run_id: str, names: Iterable[str]) -> dict[str, list[float]]:
+    """Return the values of the run's metrics over the epochs; those that it has not are empty."""
+    histories = {name: client().get_metric_history(run_id, name) for name in names}
+    return {name: [each.value for each in sorted(points, key=lambda m: m.step)] for name, points in histories.items()}
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What ``evaluate.py --log-mlflow`` recorded: ``evaluation.json`` and the table in ``predictions.csv``.
@@ -214,6 +240,14 @@ class Recorded:
     record: dict[str, Any]
     predictions: "pd.DataFrame"
     metrics: dict[str, float]
+
+
+def read_json(run_id: str, path: str) -> Any:
+    """Return what the run's JSON artifact at ``path`` holds; None where there is none or it is not readable."""
+    try:
+        return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
+    except (MlflowException, OSError, ValueError):
+        return None
 
 
 def has_evaluation(run_id: str) -> bool:
@@ -281,6 +315,7 @@ class StoredModel:
     model_id, run_id : MLflow's ids of the model and of the run that made it.
     uri : ``models:/<model_id>``.
     sha256 : of the model's file, in hexadecimal.
+    size : of that file, in bytes.
     """
 
     module: "torch.nn.Module"
@@ -288,6 +323,7 @@ class StoredModel:
     run_id: str
     uri: str
     sha256: str
+    size: int
 
 
 def log_model(model: "torch.nn.Module", examples: "torch.Tensor") -> str:
@@ -353,6 +389,7 @@ def load_model(uri: str) -> StoredModel:
             model_id=str(about.model_id),
             run_id=str(about.run_id),
             sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            size=file.stat().st_size,
         )
 
 

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from pipeline import UserError
-from pipeline.evaluation import choose_device, evaluate, predict
+from pipeline.evaluation import choose_device, evaluate, multiply_adds, predict
 
 CLASSES = ("cat", "dog", "bird")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -85,3 +85,15 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="no device 'mps'; choose --device cpu or auto"):
         choose_device("mps")
     assert choose_device("cpu").type == "cpu"
+
+
+def test_reliability_has_confidence_accuracy_and_number_of_each_bin() -> None:
+    logits = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [1.0, 0.0]]).log()
+    evaluation = evaluate(logits.clamp(min=-100), torch.tensor([0, 1, 0, 0]), ("a", "b"))
+    bins = [tuple(round(value, 6) for value in each.values()) for each in evaluation.reliability(10)]
+    assert bins == [(0.6, 1.0, 1), (0.933333, 0.666667, 3)]
+
+
+def test_multiply_adds_are_those_of_the_layers() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 26 * 26, 10))
+    assert multiply_adds(network) == 4 * 26 * 26 * 9 + 4 * 26 * 26 * 10

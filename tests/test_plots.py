@@ -56,3 +56,20 @@ def test_training_curves_draw_both_splits(tmp_path: Path) -> None:
     assert [line.get_label() for line in accuracy.lines] == ["train", "validation"]
     figure.savefig(tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").ndim == 3
+
+
+def test_confusions_show_each_pair_with_its_count_and_examples() -> None:
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 28, 28) * 40
+    evaluation = evaluate(torch.eye(3)[[1, 1, 2, 0, 1, 2]], torch.tensor([0, 0, 0, 0, 1, 2]), NAMES)
+    figure = plots.confusions(evaluation, images)
+    assert texts(figure) == ["T-shirt/top called Ankle boot: 2", "T-shirt/top called Bag: 1"]
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    assert [sheet[0, 0], sheet[0, 32], sheet[32, 0], sheet[32, 32]] == [0, 40, 80, 255]
+    right = evaluate(torch.eye(3)[[0]], torch.tensor([0]), NAMES)
+    assert plots.confusions(right, images).axes[0].get_title() == "No mistakes"
+
+
+def test_reliability_draws_a_point_for_each_bin() -> None:
+    evaluation = evaluate(torch.eye(3)[[0, 0, 1]], torch.tensor([0, 1, 1]), NAMES)
+    (points,) = plots.reliability(evaluation).axes[0].collections
+    assert np.asarray(points.get_offsets()) == pytest.approx(np.array([[0.5761, 2 / 3]]), abs=1e-4)

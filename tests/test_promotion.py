@@ -249,7 +249,7 @@ def test_latency_is_measured_side_by_side_where_the_policy_asks_for_it(
     story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_back(story)
-    monkeypatch.setattr(promote, "POLICY", tmp_path / "gates.toml")
+    monkeypatch.setattr(cli, "POLICY", tmp_path / "gates.toml")
     for ceiling, passed in ((100.0, True), (0.001, False)):
         rule = f"[digits]\nmax_latency_ratio = {ceiling}\nalpha = 1e-9\n"
         (tmp_path / "gates.toml").write_text(rule)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline import UserError, data, model, training
+from pipeline.evaluation import predict
 from pipeline.training import Epoch
 
 SPLITS = data.load("digits", Path())
@@ -173,3 +174,29 @@ def test_bfloat16_is_used_where_the_hardware_has_it_and_only_there(monkeypatch: 
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if native else torch.float32)
         _, epochs = fit()
         assert math.isfinite(epochs[-1].train_loss)
+
+
+def test_calibration_finds_the_temperature_and_changes_no_prediction() -> None:
+    network, _ = fit(limit=1257, epochs=4, label_smoothing=0.2)
+    logits = predict(network, SPLITS.validation.images, device=CPU)
+    before = F.cross_entropy(logits, SPLITS.validation.labels)
+    temperature = training.calibrate(network, SPLITS.validation, CPU)  # type: ignore[arg-type]
+    after = predict(network, SPLITS.validation.images, device=CPU)
+    assert temperature < 1  # smoothed labels make a model too modest
+    assert F.cross_entropy(after, SPLITS.validation.labels) < before
+    assert torch.allclose(after * temperature, logits, atol=1e-5)
+    for other in (0.8, 1.25):  # no other temperature nearby is better, up to the doubt that it leaves
+        nearby = F.cross_entropy(after / other, SPLITS.validation.labels)
+        assert F.cross_entropy(after, SPLITS.validation.labels) < nearby + 0.01
+
+
+def test_calibration_does_not_become_certain_where_every_image_is_right() -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10, bias=False), model.Temperature())
+    images = torch.zeros(100, 1, 28, 28, dtype=torch.uint8)
+    labels = torch.arange(100) % 10
+    images.view(100, -1)[torch.arange(100), labels] = 8
+    network[1].load_state_dict({"weight": torch.eye(10, 784)})
+    validation = data.Dataset("perfect", images, labels, tuple("0123456789"), "")
+    training.calibrate(network, validation, CPU)
+    probabilities = predict(network, images, device=CPU).softmax(1)
+    assert probabilities.max(1).values.mean().item() == pytest.approx(101 / 102, abs=1e-3)  # Platt: (N + 1) / (N + 2)
