@@ -159,6 +159,36 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return Pipeline(own_copy(tmp_path_factory, made), *results)
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in ``folder`` and return what it printed."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let git commit, whoever runs the tests."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "me")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "me@example.com")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, somebody: None) -> Path:
+    """Return a clone of this project's code, as it is now, as the only commit of a repository."""
+    origin, folder = tmp_path / "origin", tmp_path / "checkout"
+    origin.mkdir()
+    for pattern in ("*.py", "gates.toml", "MLproject", "python_env.yaml", "requirements.txt", ".gitignore"):
+        for file in ROOT.glob(pattern):
+            shutil.copy(file, origin)
+    shutil.copytree(ROOT / "pipeline", origin / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    git(origin, "init", "--quiet", "--initial-branch", "main")
+    git(origin, "add", ".")
+    git(origin, "commit", "--quiet", "--message", "everything")
+    git(tmp_path, "clone", "--quiet", str(origin), str(folder))
+    return folder
+
+
 def free_port() -> int:
     """Return a port on which nobody listens."""
     with socket.socket() as listener:

@@ -1,25 +1,17 @@
 import os
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import git
 
 from pipeline import provenance
 
 
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def repository(tmp_path: Path, somebody: None) -> Path:
     """Return a repository with a commit."""
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "me")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "me@example.com")
     folder = tmp_path / "repository"
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch", "main")

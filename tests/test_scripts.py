@@ -17,7 +17,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from conftest import ROOT, Pipeline, Result, free_port, run_script, served
+from conftest import ROOT, Pipeline, Result, free_port, git, run_script, served
 from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
@@ -464,27 +464,19 @@ def test_system_metrics_are_logged_where_asked_for(tmp_path: Path, empty_store: 
     assert any(name.startswith("system/cpu") for name in metrics), result.stderr
 
 
+@pytest.mark.parametrize("dataset", ["digits", "mnist"])
 @pytest.mark.parametrize("network", ["cnn", "mlp"])
-def test_a_training_can_be_reproduced_bit_for_bit(network: str, pipeline: Pipeline, tmp_path: Path) -> None:
-    run_id = pipeline.run_id
-    if network != "cnn":
-        options = (
-            "--dataset",
-            "digits",
-            "--model",
-            network,
-            "--epochs",
-            3,
-            "--limit",
-            1000,
-            "--seed",
-            5,
-            "--lr",
-            0.002,
-        )
-        run_id = run_script(pipeline.folder, "pytorch_demo.py", *options).json["run_id"]
+def test_a_training_can_be_reproduced_bit_for_bit(
+    dataset: str, network: str, pipeline: Pipeline, request: pytest.FixtureRequest
+) -> None:
+    run_id, where = pipeline.run_id, tuple[object, ...]()
+    if dataset == "mnist":
+        where = ("--data-dir", request.getfixturevalue("real_data"))
+    if (dataset, network) != ("digits", "cnn"):
+        options = f"--dataset {dataset} --model {network} --epochs 2 --limit 10000 --seed 5 --lr 0.002".split()
+        run_id = run_script(pipeline.folder, "pytorch_demo.py", *options, *where).json["run_id"]
     versions = len(client(pipeline.folder).search_model_versions())
-    again = run_script(pipeline.folder, "pytorch_demo.py", "--reproduce", run_id)
+    again = run_script(pipeline.folder, "pytorch_demo.py", "--reproduce", run_id, *where)
     assert (again.code, again.json["identical"], again.json["reproduces"]) == (0, True, run_id), again.stderr
     assert "identical" in again.stderr.splitlines() and "warning" not in again.stderr
     found = client(pipeline.folder).get_run(again.json["run_id"])
@@ -520,3 +512,61 @@ def test_a_training_is_not_reproduced_on_other_data_or_from_half_a_record(pipeli
         database.execute("DELETE FROM params WHERE key = 'lr'")
     database.close()
     assert "does not say its lr" in run_script(pipeline.folder, *call).error
+
+
+# --- run from Git -----------------------------------------------------------------------------------------------------
+
+
+def test_the_patch_of_a_dirty_training_gives_back_the_code_that_ran(checkout: Path, tmp_path: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    (checkout / "pytorch_demo.py").write_text((checkout / "pytorch_demo.py").read_text() + "# changed\r\n")
+    (checkout / "new.py").write_text("x = 1\n")
+    (checkout / "evaluate.py").unlink()
+    options = ("--dataset", "digits", "--epochs", 1, "--no-register")
+    trained = run_script(tmp_path, "pytorch_demo.py", *options, root=checkout)
+    tags = client(tmp_path).get_run(trained.json["run_id"]).data.tags
+    assert (tags["code.commit"], tags["code.dirty"], tags["code.patch"]) == (commit, "true", "complete")
+
+    patch = client(tmp_path).download_artifacts(trained.json["run_id"], "provenance/source.patch", str(tmp_path))
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", tags["code.remote"], str(clone))
+    git(clone, "checkout", "--quiet", tags["code.commit"])
+    git(clone, "apply", patch)
+
+    def files(folder: Path) -> dict[str, bytes]:
+        paths = [path for path in folder.rglob("*") if path.is_file() and not {".git", "__pycache__"} & set(path.parts)]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    assert files(clone) == files(checkout)
+    assert "new.py" in files(clone) and "evaluate.py" not in files(clone)
+
+
+def test_mlflow_run_trains_evaluates_and_promotes_from_a_clone(
+    checkout: Path, tmp_path: Path, empty_store: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # as in an activated environment
+
+    def mlflow_run(*options: str) -> None:
+        command = ["mlflow", "run", f"file://{checkout}", "--env-manager", "local", *options]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    mlflow_run("--experiment-name", "pytorch-demo", "-P", "dataset=digits", "-P", "epochs=12", "-P", "lr=1e-2")
+    store = client(tmp_path)
+    experiment = store.get_experiment_by_name("pytorch-demo")
+    assert experiment is not None
+    (run,) = store.search_runs([experiment.experiment_id])
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["code.commit"] == run.data.tags["mlflow.source.git.commit"] == commit
+    assert run.data.tags["code.dirty"] == "false"
+    assert (run.data.params["dataset"], run.data.params["epochs"], run.data.params["lr"]) == ("digits", "12", "1e-2")
+    assert run.data.metrics["test_accuracy"] > 0.9
+    assert len(store.get_metric_history(run.info.run_id, "train_loss")) == 12
+
+    mlflow_run("-e", "evaluate", "-P", f"run-id={run.info.run_id}")
+    mlflow_run("-e", "promote", "-P", f"run-id={run.info.run_id}")
+    assert store.get_model_version("digits-classifier", "1").current_stage == "Production"
+    assert run_script(tmp_path, "lineage.py", "--json").json["unanswered"] == []
