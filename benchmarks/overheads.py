@@ -31,7 +31,7 @@ from pipeline import cli
 from pipeline.provenance import cpu
 
 ROOT = Path(cli.__file__).parent.parent
-SCRIPTS = ("pytorch_demo.py", "evaluate.py", "promote.py")
+SCRIPTS = ("pytorch_demo.py", "evaluate.py", "promote.py", "lineage.py", "compare.py")
 MULTIPLES = (1, 4, 16)  # of the training images, by repeating them
 
 # The packages that evaluate.py uses, MLflow with what it loads for a SQLite store and for a pt2 model.
@@ -73,7 +73,7 @@ def main() -> int:
     data_dir = options.data_dir.resolve()
     # This process imports nothing heavy until they are done: on Linux a child's peak memory begins at its parent's.
     rows = [*start_up(options.repeat), *training(data_dir, options.repeat), *evaluation(data_dir, options.repeat)]
-    rows += memory(data_dir)
+    rows += [*comparing(options.repeat), *memory(data_dir)]
 
     import pandas
 
@@ -123,6 +123,32 @@ def evaluation(data_dir: Path, repeat: int) -> list[Row]:
         Row("evaluate.py, the whole command", whole, "s"),
         Row("the same, to importing its packages", ratios, "x", 1.3),
     ]
+
+
+def comparing(repeat: int) -> list[Row]:
+    """Return how long compare.py takes on a thousand runs, which are copies of one training's metrics and parameters."""
+    with tempfile.TemporaryDirectory() as folder:
+        command(ROOT / "pytorch_demo.py", "--dataset", "digits", folder=folder)
+        in_fresh_process(multiply, f"sqlite:///{folder}/mlflow.db", 999)
+        values = [command(ROOT / "compare.py", "--last", 1000, folder=folder)[0] for _ in range(repeat)]
+    return [Row("compare.py, 1,000 runs", values, "s", 5)]
+
+
+def multiply(store: str, times: int) -> dict[str, float]:
+    """Copy the store's only run, with all but its artifacts, ``times`` times."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("pytorch-demo").experiment_id
+    (run,) = client.search_runs([experiment])
+    metrics = [value for name in run.data.metrics for value in client.get_metric_history(run.info.run_id, name)]
+    params = [Param(name, value) for name, value in run.data.params.items() if name != "seed"]
+    for seed in range(1, times + 1):
+        copy = client.create_run(experiment, tags=run.data.tags).info.run_id
+        client.log_batch(copy, metrics, [*params, Param("seed", str(seed))])
+        client.set_terminated(copy)
+    return {}
 
 
 def memory(data_dir: Path) -> list[Row]:

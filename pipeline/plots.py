@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from pipeline.comparison import Group, lower_is_better, pareto
 from pipeline.evaluation import Evaluation
 
 if TYPE_CHECKING:  # evaluate.py draws too, and imports nothing that trains
@@ -99,6 +100,33 @@ def reliability(evaluation: Evaluation) -> Figure:
     axes.set(xlabel="confidence (probability of the guess)", ylabel="share that is right", title="Reliability")
     axes.grid(alpha=0.3)
     axes.legend()
+    return figure
+
+
+def comparison(groups: Sequence[Group], curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
+    """Return, a row for each group of runs, validation loss over epochs, and ``metric`` against seconds of training.
+
+    ``curves`` are the validation losses by run id. The line on the right joins the runs that no other beats in both.
+    """
+    figure = Figure(figsize=(12, 4.5 * len(groups)), layout="constrained")
+    for (left, right), group in zip(figure.subplots(len(groups), 2, squeeze=False), groups, strict=True):
+        table = group.table.dropna(subset=["training_seconds", metric])
+        names = dict(zip(group.table.index, group.table["name"], strict=True))
+        for run_id, name in names.items():
+            left.plot(range(1, len(curves[run_id]) + 1), curves[run_id], marker=".", label=name)
+        left.set(xlabel="epoch", ylabel="validation loss", yscale="log", title=group.title)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        seconds, values = table["training_seconds"].to_numpy(), table[metric].to_numpy()
+        front = pareto(seconds, values, lower=lower_is_better(metric))
+        right.plot(seconds[front], values[front], drawstyle="steps-post", color="grey", label="Pareto front")
+        for run_id, second, value in zip(table.index, seconds, values, strict=True):
+            right.plot(second, value, "o", color=f"C{list(names).index(run_id) % 10}")
+        right.set(xlabel="training seconds", ylabel=metric.replace("_", " "), title="What it costs")
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+        if len(names) <= MOST_NUMBERED:
+            left.legend(fontsize=8)
+            right.legend(fontsize=8)
     return figure
 
 

@@ -74,6 +74,15 @@ def registered(run_id: str, name: str | None = None) -> list[ModelVersion]:
     return [v for v in client().search_model_versions(f"run_id='{run_id}'") if name in (None, v.name)]
 
 
+def stages() -> dict[str, str]:
+    """Return what the registry says of the models of runs: ``mnist-classifier 3 Production``, by run id."""
+    found: dict[str, list[str]] = {}
+    for version in client().search_model_versions():
+        stage = f" {version.current_stage}" if version.current_stage != "None" else ""
+        found.setdefault(str(version.run_id), []).append(f"{version.name} {version.version}{stage}")
+    return {run_id: ", ".join(said) for run_id, said in found.items()}
+
+
 def version_of(run_id: str, name: str | None) -> ModelVersion:
     """Return the newest version that was registered from the run, of model ``name`` where given, or raise UserError."""
     found = registered(run_id, name)

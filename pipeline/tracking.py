@@ -224,6 +224,19 @@ def runs(experiment_id: str, where: str = "", most: int = 100_000) -> list[Run]:
     return found
 
 
+def runs_on(experiment: str, dataset: str | None, most: int) -> list[Run]:
+    """Return the newest runs of the experiment of that name, on ``dataset`` where given; none where it is not there."""
+    found = client().get_experiment_by_name(experiment)
+    quote = '"' if "'" in str(dataset) else "'"
+    where = f"params.dataset = {quote}{dataset}{quote}" if dataset else ""
+    return runs(found.experiment_id, where, most) if found else []
+
+
+def experiments() -> list[str]:
+    """Return the names of the store's experiments, the newest first."""
+    return [each.name for each in client().search_experiments()]
+
+
 def curves(run_id: str, names: Iterable[str]) -> dict[str, list[float]]:
     """Return the values of the run's metrics over the epochs; those that it has not are empty."""
     histories = {name: client().get_metric_history(run_id, name) for name in names}
