@@ -16,7 +16,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Read, and print what there is: the decision, its checks, the metrics, the confusion matrix."""
+    """Read, and print what there is: the decision, its checks, the metrics, the checklist, the confusion matrix."""
     trained, evaluated, promoted = (read(Path(name)) for name in sys.argv[1:4])
     print("## Train, evaluate, promote\n")
     print(decision(trained, evaluated, promoted))
@@ -39,6 +39,10 @@ def main() -> None:
         print("\n### Metrics\n")
         print(table(("metric", "value"), metrics(trained, read(reports / "evaluation.json") if reports else None)))
         if reports:
+            answers = json.loads((reports / "checklist.json").read_text(encoding="utf-8"))
+            rows = [(each["question"], f"**{each['verdict']}**", " ".join(each["sentences"])) for each in answers]
+            print("\n### Checklist\n")
+            print(table(("question", "verdict", "why"), rows))
             print("\n### Confusion matrix\n")
             print(confusion(reports / "predictions.csv"))
 

@@ -203,6 +203,8 @@ def test_the_job_puts_a_good_model_in_production_and_sums_up(workspace: Path) ->
     assert job.table("Verdict")[0] == ["min_accuracy", f"{accuracy:.4f}", "-", "0.9500", "passed"]
     assert [row[-1] for row in job.table("Verdict")] == ["passed"] * 5
     assert ["accuracy", f"{accuracy:.4f}"] in job.table("Metrics")
+    questions = ["goal", "generalisation", "balance", "errors", "cost"]
+    assert [question for question, _, _ in job.table("Checklist")] == questions
     check_confusion(job, accuracy)
 
 
