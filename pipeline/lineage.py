@@ -268,8 +268,9 @@ def graph(about: Lineage) -> list[str]:
     """Return data -> training -> model -> evaluation -> decisions, a line each."""
     facts = questions(about)
     run, trained = about.run, facts["when"]["trained"].value
+    data, images = facts["what"]["data"].value, _count(about.params.get("train_size"))
     steps = [
-        ("data", facts["what"]["data"].value),
+        ("data", data and images and f"{data}, {images} training images"),
         ("training", run and f"run {run.info.run_id}, {trained or run.info.status}"),
         ("model", facts["what"]["model"].value),
         ("evaluation", facts["why"]["evaluation"].value),
