@@ -34,6 +34,15 @@ for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "GITHUB
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """Undo what MLflow writes into the environment, which the scripts of a later test would obey."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @dataclass(frozen=True)
 class Result:
     """What a script did."""

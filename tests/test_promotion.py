@@ -28,12 +28,6 @@ from pipeline import UserError, cli, data, promotion, registry
 NAME = "digits-classifier"
 
 
-@pytest.fixture(autouse=True)
-def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See to it that the store that a test uses is not the next one's."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-
-
 def use(database: Path) -> None:
     """Make the SQLite file the store of this process and of those that it starts."""
     mlflow.set_tracking_uri(f"sqlite:///{database}")

@@ -115,6 +115,7 @@ def test_evaluation_agrees_with_training(pipeline: Pipeline) -> None:
         "test_loss",
         "test_f1",
         "images_per_second",
+        "checklist",
         "output_dir",
     ]
     assert (evaluated["samples"], evaluated["test_accuracy"]) == (360, trained["test_accuracy"])
@@ -145,6 +146,10 @@ def test_evaluation_goes_back_into_the_run_where_asked(pipeline: Pipeline) -> No
         "misclassified_examples.png",
         "predictions.csv",
         "evaluation.json",
+        "checklist.md",
+        "checklist.json",
+        "confusions.png",
+        "reliability.png",
     }
     assert artifacts(pipeline.folder, pipeline.run_id, "evaluation") == files
     assert {path.name for path in (pipeline.folder / pipeline.evaluated.json["output_dir"]).iterdir()} == files

@@ -231,6 +231,8 @@ def stand_ins(workspace: Path) -> Path:
     record = {"samples": 3, "accuracy": 0.6667, "loss": 0.5, "macro": scores, "images_per_second": 1234.5}
     record["accuracy_interval"] = {"confidence": 0.95, "low": 0.2, "high": 0.9}
     (reports / "evaluation.json").write_text(json.dumps(record))
+    answer = {"question": "goal", "verdict": "watch", "sentences": ["It is above the floor.", "Perhaps."]}
+    (reports / "checklist.json").write_text(json.dumps([answer]))
     (reports / "predictions.csv").write_text(
         "index,label,prediction,T-shirt/top,Ankle boot\n0,0,0,0.9,0.1\n1,0,1,0.4,0.6\n2,1,1,0.2,0.8\n"
     )
