@@ -33,6 +33,9 @@ for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "GITHUB
 # The tests share the cores among them already; threads of several trainings would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Seven processes less for each MLflow server; they serve features that are not used here.
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+
 
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
