@@ -1,7 +1,9 @@
 """What the tests share: a store of their own, the scripts as a user runs them, small data in the real formats."""
 
+import gc
 import gzip
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -14,10 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
 # A test must not reach the store, the accounts or the CI job of whoever runs it.
 for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "GITHUB_"))]:
     del os.environ[_name]
+os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
 # The tests share the cores among them already; threads of several trainings would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -44,6 +47,13 @@ def same_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for want of ``what``; fail it where nothing may be skipped: CI sets NO_SKIP."""
+    if os.environ.get("NO_SKIP"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,36 @@ def run_script(
         timeout=240,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def call(main: Callable[[], int], *arguments: object, folder: Path | None = None) -> Result:
+    """Call a script's ``main`` in this process, where its imports are done already: that takes most of a script's time.
+
+    In the current directory and store, or in ``folder`` and on the SQLite store in it.
+    """
+    from pipeline import cli
+
+    if folder:
+        before_uri = os.environ.get("MLFLOW_TRACKING_URI")
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        try:
+            with chdir(folder):
+                return call(main, *arguments)
+        finally:
+            os.environ.pop("MLFLOW_TRACKING_URI")
+            os.environ.update({"MLFLOW_TRACKING_URI": before_uri} if before_uri else {})
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv, {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.argv = [f"{main.__module__}.py", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+            cli.run(main)
+    finally:
+        gc.enable()  # compare.py turns it off
+        sys.argv = before[0]
+        for number, handler in before[1].items():
+            signal.signal(number, handler)
+    return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -157,18 +197,23 @@ class Pipeline:
 
 
 def _make_pipeline(folder: Path) -> tuple[Result, Result, Result]:
-    trained = run_script(folder, "pytorch_demo.py", "--dataset", "digits")
+    trained = run_script(folder, "pytorch_demo.py", "--dataset", "digits", "--run-name", "lr 0.01")
     run_id = trained.json["run_id"]
     evaluated = run_script(folder, "evaluate.py", "--run-id", run_id, "--batch-size", 64, "--log-mlflow")
     shutil.copy(folder / "mlflow.db", folder / "before.db")
     return trained, evaluated, run_script(folder, "promote.py", "--run-id", run_id)
 
 
+def own_pipeline(factory: pytest.TempPathFactory) -> Pipeline:
+    """Run the three scripts on digits, once for all tests, and return a copy."""
+    made, results = once_for_all(factory, "pipeline", _make_pipeline)
+    return Pipeline(own_copy(factory, made), *results)
+
+
 @pytest.fixture
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """Run the three scripts on digits, once for all tests, and give each test a copy of its own."""
-    made, results = once_for_all(tmp_path_factory, "pipeline", _make_pipeline)
-    return Pipeline(own_copy(tmp_path_factory, made), *results)
+    """Return what the three scripts made of digits, in a copy of the test's own."""
+    return own_pipeline(tmp_path_factory)
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -217,7 +217,7 @@ def test_an_overfitted_run_is_found(tmp_path: Path) -> None:
 
 def test_a_model_that_is_dearer_at_equal_accuracy_is_found(pipeline: Pipeline) -> None:
     """The net of the default run on digits has a thirtieth of a residual net's multiply-adds."""
-    options = ["--model", "resnet", "--augment", "none", "--epochs", "12"]
+    options = ["--model", "resnet", "--augment", "none", "--epochs", "8"]
     trained = run_script(pipeline.folder, "pytorch_demo.py", "--dataset", "digits", *options)
     answers = check(pipeline.folder, trained.json["run_id"])
     assert answers["cost"].verdict == "poor"

@@ -4,13 +4,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Pipeline, run_script
+from conftest import Pipeline, call, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+import compare
 from pipeline import comparison, plots, tracking
 
 A, B = "a" * 64, "b" * 64
@@ -48,15 +49,15 @@ def some(store: Path) -> Path:
     return store
 
 
-def compare(folder: Path, *options: object) -> pd.DataFrame:
+def written(folder: Path, *options: object) -> pd.DataFrame:
     """Return what compare.py writes."""
-    result = run_script(folder, "compare.py", *options, "--csv", folder / "compare.csv")
+    result = call(compare.main, *options, "--csv", folder / "compare.csv", folder=folder)
     assert (result.code, result.stderr) == (0, ""), result
     return pd.read_csv(folder / "compare.csv", index_col="name", keep_default_na=False, na_values=[""])
 
 
 def test_runs_are_ranked_among_those_on_the_same_test_images_and_the_best_finished_one_is_marked(some: Path) -> None:
-    table = compare(some)
+    table = written(some)
     assert list(table.index) == ["other", "fast", "slow", "dead", "going", "failed", "foreign"]
     assert list(table.index[table["best"]]) == ["other", "fast", "foreign"]
     assert dict(table["status"]) == {
@@ -73,7 +74,7 @@ def test_runs_are_ranked_among_those_on_the_same_test_images_and_the_best_finish
 
 
 def test_the_table_has_a_block_for_each_test_set_and_only_parameters_that_differ(some: Path) -> None:
-    blocks = run_script(some, "compare.py").stdout.strip().split("\n\n")
+    blocks = call(compare.main, folder=some).stdout.strip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == [
         f"fashion-mnist, 1 run on the test images with SHA-256 {B[:12]}...",
         f"mnist, 5 runs on the test images with SHA-256 {A[:12]}...",
@@ -94,7 +95,7 @@ def test_the_table_has_a_block_for_each_test_set_and_only_parameters_that_differ
     ],
 )
 def test_runs_can_be_chosen_and_sorted(options: tuple[object, ...], order: list[str], some: Path) -> None:
-    table = compare(some, *options)
+    table = written(some, *options)
     assert [name for name in table.index if table["status"][name] == "FINISHED"] == order
 
 
@@ -108,7 +109,7 @@ def test_runs_can_be_chosen_and_sorted(options: tuple[object, ...], order: list[
     ],
 )
 def test_bad_options_are_one_line(options: str, message: str, some: Path) -> None:
-    result = run_script(some, "compare.py", *options.split())
+    result = call(compare.main, *options.split(), folder=some)
     assert result.code == 2
     assert message in result.stderr.splitlines()[-1]
 
@@ -116,7 +117,7 @@ def test_bad_options_are_one_line(options: str, message: str, some: Path) -> Non
 @pytest.mark.parametrize("options", [(), ("--experiment", "nobody's"), ("--dataset", "o'clock")])
 def test_no_runs_are_no_error(options: tuple[str, ...], store: Path) -> None:
     MlflowClient().create_experiment("pytorch-demo")
-    result = run_script(store, "compare.py", *options, "--plot", "x.png", "--csv", "x.csv")
+    result = call(compare.main, *options, "--plot", "x.png", "--csv", "x.csv", folder=store)
     assert result.code == 0
     assert result.stdout.startswith("no runs ") and "pytorch-demo, Default" in result.stdout
     assert not list(store.glob("x.*"))
@@ -137,7 +138,7 @@ def test_the_picture_has_curves_and_the_pareto_front_of_each_group(some: Path) -
 
 
 def test_stages_come_from_the_registry(pipeline: Pipeline) -> None:
-    table = compare(pipeline.folder)
+    table = written(pipeline.folder)
     assert list(table["stage"]) == ["digits-classifier 1 Production"]
     assert list(table["test_accuracy"]) == [pipeline.trained.json["test_accuracy"]]
     assert table["duration"].item() > table["training_seconds"].item() > 0

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Pipeline, run_script
+from conftest import Pipeline, call, run_script
 from mlflow import MlflowClient
 from prov.model import ProvActivity, ProvDerivation, ProvDocument, ProvEntity, ProvRecord
+
+import lineage
 
 NAME = "digits-classifier"
 QUESTIONS = ("what", "who", "when", "where", "how", "why")
@@ -26,8 +28,8 @@ with mlflow.start_run():
 """
 
 
-def lineage(folder: Path, *options: object) -> dict[str, Any]:
-    result = run_script(folder, "lineage.py", *options, "--json")
+def answers(folder: Path, *options: object) -> dict[str, Any]:
+    result = call(lineage.main, *options, "--json", folder=folder)
     assert result.code == 0, result
     return result.json
 
@@ -45,7 +47,7 @@ def test_a_promoted_model_leaves_no_question_unanswered(pipeline: Pipeline) -> N
 
 
 def test_the_answers_are_those_that_were_recorded(pipeline: Pipeline) -> None:
-    about = lineage(pipeline.folder, "--model", NAME, "--version", 1)
+    about = answers(pipeline.folder, "--model", NAME, "--version", 1)
     assert about["unanswered"] == []
     run = MlflowClient(f"sqlite:///{pipeline.folder}/mlflow.db").get_run(pipeline.run_id)
     assert about["what"]["weights, SHA-256"] == run.data.tags["result.weights_sha256"]
@@ -56,7 +58,7 @@ def test_the_answers_are_those_that_were_recorded(pipeline: Pipeline) -> None:
     assert about["what"]["model"] == f"{NAME} version 1, Production, alias champion"
     assert about["who"] == dict.fromkeys(("trained", "evaluated", "decided"), run.data.tags["invocation.user"])
     assert run.data.tags["code.commit"] in about["how"]["code"]
-    assert about["how"]["command"] == "pytorch_demo.py --dataset digits"
+    assert about["how"]["command"] == "pytorch_demo.py --dataset digits --run-name 'lr 0.01'"
     assert "epochs 20" in about["how"]["parameters"]
     accuracy = pipeline.evaluated.json["test_accuracy"]
     assert about["why"]["evaluation"].startswith(f"{accuracy:.2%} of 360 test images of digits")
@@ -68,7 +70,7 @@ def test_the_answers_are_those_that_were_recorded(pipeline: Pipeline) -> None:
 
 def test_every_way_to_name_the_model_leads_to_it(pipeline: Pipeline) -> None:
     ways = ((), ("--model", f"{NAME}@champion"), ("--model-name", NAME, "--version", "@champion"), ("--version", 1))
-    first, *others = (lineage(pipeline.folder, *way) for way in (*ways, ("--run-id", pipeline.run_id)))
+    first, *others = (answers(pipeline.folder, *way) for way in (*ways, ("--run-id", pipeline.run_id)))
     assert first["version"] == 1
     assert others == [first] * 4
 
@@ -87,19 +89,19 @@ def test_every_way_to_name_the_model_leads_to_it(pipeline: Pipeline) -> None:
     ],
 )
 def test_what_is_not_there_is_named(options: str, message: str, pipeline: Pipeline) -> None:
-    assert message in run_script(pipeline.folder, "lineage.py", *options.split()).error
+    assert message in call(lineage.main, *options.split(), folder=pipeline.folder).error
 
 
 def test_of_a_model_by_a_foreign_script_what_is_missing_is_named(tmp_path: Path, empty_store: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     env = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONWARNINGS": "ignore"}
     subprocess.run([sys.executable, "-c", FOREIGN], cwd=tmp_path, env=env, check=True, capture_output=True)
-    about = lineage(tmp_path, "--model", "foreign", "--version", 1)
+    about = answers(tmp_path, "--model", "foreign", "--version", 1)
     answered = {f"{question}: {name}" for question in QUESTIONS for name, said in about[question].items() if said}
     assert answered == {"what: model", "who: trained", "when: trained", "when: registered"}
     assert {"what: data", "what: train images", "how: code", "how: command", "why: decision"} < set(about["unanswered"])
 
-    text = run_script(tmp_path, "lineage.py", "--model", "foreign", "--version", 1).stdout
+    text = call(lineage.main, "--model", "foreign", "--version", 1, folder=tmp_path).stdout
     for missing in ("tags result.weights_sha256", "parameter dataset", "tag code.commit", "nothing was decided"):
         assert f"UNANSWERED ({missing}" in text or missing in text, missing
     assert "evaluate.py: run" in text and "has no recorded evaluation" in text
@@ -110,7 +112,7 @@ def test_of_a_model_by_a_foreign_script_what_is_missing_is_named(tmp_path: Path,
 def test_a_run_without_a_registered_model_has_its_own_answers(pipeline: Pipeline) -> None:
     options = ("--dataset", "digits", "--epochs", 1, "--no-register")
     run_id = run_script(pipeline.folder, "pytorch_demo.py", *options).json["run_id"]
-    about = lineage(pipeline.folder, "--run-id", run_id)
+    about = answers(pipeline.folder, "--run-id", run_id)
     assert (about["model_name"], about["version"]) == (None, None)
     assert about["how"]["command"] == "pytorch_demo.py --dataset digits --epochs 1 --no-register"
     assert about["unanswered"] == [
@@ -131,22 +133,22 @@ def test_a_run_without_a_registered_model_has_its_own_answers(pipeline: Pipeline
 def test_a_changed_file_and_a_lost_run_are_seen(pipeline: Pipeline) -> None:
     (file,) = (pipeline.folder / "mlruns").rglob("model.pt2")
     file.write_bytes(file.read_bytes() + b"x")
-    about = lineage(pipeline.folder)
+    about = answers(pipeline.folder)
     assert about["what"]["file, SHA-256"].endswith("; NOT what the run and the decision recorded")
     assert about["why"]["evaluation"] is None  # it is of another file
     assert about["why"]["decision"] == "promoted: every check passed"
 
     MlflowClient(f"sqlite:///{pipeline.folder}/mlflow.db").delete_run(pipeline.run_id)
-    about = lineage(pipeline.folder)
+    about = answers(pipeline.folder)
     assert about["run_id"] is None
     assert {"who: trained", "how: code", "what: data"} < set(about["unanswered"])
-    text = run_script(pipeline.folder, "lineage.py").stdout
+    text = call(lineage.main, folder=pipeline.folder).stdout
     assert f"run {pipeline.run_id} was deleted" in text
 
 
 def test_prov_json_can_be_read_and_says_the_same(pipeline: Pipeline) -> None:
     file = pipeline.folder / "new" / "lineage.json"
-    about = lineage(pipeline.folder, "--prov", file)
+    about = answers(pipeline.folder, "--prov", file)
     document = ProvDocument.deserialize(str(file))
     assert json.loads(file.read_text())["prefix"]["mlflow"] == "urn:mlflow:"
 

@@ -1,15 +1,13 @@
 """Promotion on a real store with real records: what it believes, what it survives, and what it leaves behind."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from conftest import ROOT, Pipeline, Result, once_for_all, own_copy, run_script, served
+from conftest import ROOT, Pipeline, Result, call, once_for_all, own_copy, run_script, served
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
@@ -65,18 +63,10 @@ class Story:
 
     def call(self, *arguments: object) -> Result:
         """Call promote.py, in this process: its imports take longer than its work."""
-        out, err = io.StringIO(), io.StringIO()
-        before = sys.argv, {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        sys.argv = ["promote.py", *map(str, arguments)]
         try:
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
-                cli.run(promote.main)
+            return call(promote.main, *arguments)
         finally:
-            sys.argv = before[0]
-            for number, handler in before[1].items():
-                signal.signal(number, handler)
             use(self.folder / "mlflow.db")
-        return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
     def artifact(self, run: int, name: str) -> Path:
         """Return the file of the run's recorded evaluation."""
