@@ -5,10 +5,11 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint ui bench clean
+.PHONY: help demo test lint ui bench screenshots clean server server-stop server-reset server-backup server-restore
+COMPOSE := docker compose --file deploy/compose.yaml
 
 help:  ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; run: make PYTHON=python3.13")'
@@ -38,6 +39,34 @@ ui: .venv/installed  ## browse runs and models at http://127.0.0.1:5000 (PORT=..
 
 bench: .venv/installed  ## measure what the README says about speed
 	python benchmarks/time_to_accuracy.py
+
+screenshots: .venv/installed  ## take the pictures of MLflow's UI in README and docs again (needs Chromium)
+	NO_SKIP=1 SCREENSHOTS=docs/images pytest tests/test_ui.py --numprocesses 0
+
+# A random secret for each variable that compose.yaml asks for; readable by the owner alone, whole or not there.
+deploy/.env:
+	@umask 077; grep --only-matching '\$${[A-Z_]*:?' deploy/compose.yaml | tr --delete '$${:?' | sort --unique \
+	| $(PYTHON) -c 'import secrets, sys; [print(f"{line.strip()}={secrets.token_urlsafe(24)}") for line in sys.stdin]' > $@.new
+	@mv $@.new $@
+
+server: deploy/.env  ## start the team's server (docs/server.md); secrets are made at the first start
+	$(COMPOSE) up --detach --build --wait
+	@echo "The server is up. Name: admin, password: ADMIN_PASSWORD in deploy/.env"
+
+server-stop:  ## stop it; everything stays
+	$(COMPOSE) stop
+
+server-reset:  ## delete everything that it holds; asks first
+	@printf "This deletes every run, model and account of the server. Type yes to go on: "; \
+	read -r answer; [ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 1; }
+	$(COMPOSE) down --volumes
+
+server-backup:  ## save everything that it holds to FILE (default: server-backup.tar)
+	@umask 077; $(COMPOSE) exec -T mlflow python backup.py save > $(or $(FILE),server-backup.tar).new
+	@mv $(or $(FILE),server-backup.tar).new $(or $(FILE),server-backup.tar)
+
+server-restore:  ## put FILE (default: server-backup.tar) into an empty server
+	$(COMPOSE) exec -T mlflow python backup.py restore < $(or $(FILE),server-backup.tar)
 
 clean:  ## remove .venv and caches; data, runs and models stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
