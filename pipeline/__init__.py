@@ -1,5 +1,6 @@
 """What the scripts in the root share: one small room for each job."""
 
+import os
 import re
 
 
@@ -11,6 +12,15 @@ class UserError(Exception):
     """
 
 
+def secrets() -> dict[str, str]:
+    """Return the environment variables whose names say that they hold a secret, where they hold enough to be one."""
+    named = re.compile("PASSWORD|TOKEN|SECRET|CREDENTIAL|API_KEY|ACCESS_KEY")
+    return {name: value for name, value in os.environ.items() if named.search(name) and len(value) >= 8}
+
+
 def without_credentials(text: str) -> str:
-    """Return ``text`` with user and password taken out of every URL in it."""
-    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
+    """Return ``text`` without user and password in its URLs, and without the values of `secrets`."""
+    text = re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
+    for value in secrets().values():
+        text = text.replace(value, "***")
+    return text

@@ -15,7 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import without_credentials
+from pipeline import secrets, without_credentials
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,8 @@ def code(root: Path) -> tuple[dict[str, str], bytes]:
     """Return what Git says of the code in ``root``, and the patch that leads from the commit to it, empty if clean.
 
     Keys: ``commit``, ``branch``, ``remote`` (without credentials), ``dirty`` ("true" or "false"), ``patch`` (in words:
-    how complete the patch is). Where there is no repository, only ``commit``, which says so. The patch has changed,
+    how complete the patch is). Where there is no repository, only ``commit``: what the environment variable
+    CODE_COMMIT says, as it does in an image, or that it is unknown. The patch has changed,
     deleted and untracked files, but none that Git ignores or whose name matches `SECRETS`. Nothing is written into
     the repository.
     """
@@ -49,9 +50,9 @@ def code(root: Path) -> tuple[dict[str, str], bytes]:
         commit = _git(root, "rev-parse", "HEAD").decode().strip()
         top = Path(_git(root, "rev-parse", "--show-toplevel").decode().strip())
     except FileNotFoundError:
-        return {"commit": "unknown: git is not installed"}, b""
+        return {"commit": os.environ.get("CODE_COMMIT") or "unknown: git is not installed"}, b""
     except subprocess.CalledProcessError:
-        return {"commit": "unknown: not in a Git repository"}, b""
+        return {"commit": os.environ.get("CODE_COMMIT") or "unknown: not in a Git repository"}, b""
     about = {"commit": commit, "branch": _git(root, "rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
     remote = _git(root, "config", "--default", "", "--get", "remote.origin.url").decode().strip()
     about["remote"] = without_credentials(remote) or "none"
@@ -61,6 +62,8 @@ def code(root: Path) -> tuple[dict[str, str], bytes]:
         return about | {"patch": "not needed"}, b""
     patch, left_out = _patch(top)
     about["patch"] = "complete" if not left_out else f"without {left_out} files whose names look like secrets"
+    if known := [name for name, value in secrets().items() if value.encode() in patch]:
+        return about | {"patch": f"left out: it holds the value of {', '.join(known)}"}, b""
     if len(patch) > PATCH_LIMIT:
         return about | {"patch": f"left out: {len(patch):,} bytes are more than {PATCH_LIMIT:,}"}, b""
     return about | {"patch_sha256": hashlib.sha256(patch).hexdigest()}, patch

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from dotenv import load_dotenv
 
 from pipeline import UserError, without_credentials
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # promote.py needs none of them at once
 
     from pipeline.data import Dataset
 
+load_dotenv(Path(__file__).parent.parent / ".env")  # what the environment has already stays
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our own JSON
@@ -74,7 +76,18 @@ def connected() -> Iterator[str]:
         yield without_credentials(uri)
     except MlflowException as error:
         reason = without_credentials(error.message.splitlines()[0])
-        raise UserError(f"{without_credentials(uri)}: {reason}; check MLFLOW_TRACKING_URI and your input") from None
+        if error.error_code == "UNAUTHENTICATED":
+            reason, advice = "it does not accept your name and password", "MLFLOW_TRACKING_USERNAME and _PASSWORD"
+        elif error.error_code == "PERMISSION_DENIED":
+            raise UserError(
+                f"{without_credentials(uri)}: your account may not do this; ask its administrator"
+            ) from None
+        elif "SSLError" in reason:
+            reason = "no secure connection: " + reason[reason.index("SSLError") :].rstrip(")'")
+            advice = "the address, the certificate, or MLFLOW_TRACKING_SERVER_CERT_PATH"
+        else:
+            advice = "MLFLOW_TRACKING_URI and your input"
+        raise UserError(f"{without_credentials(uri)}: {reason}; check {advice}") from None
 
 
 def client() -> mlflow.MlflowClient:
@@ -94,11 +107,17 @@ def _probe(uri: str) -> None:
             with sqlite3.connect(path, timeout=10) as database:
                 database.execute("PRAGMA schema_version")
             database.close()
-        elif parts.hostname and parts.scheme not in ("databricks", "file"):
-            ports = {"https": 443, "http": 80, "mysql": 3306, "postgresql": 5432}
-            port = parts.port or ports.get(parts.scheme.partition("+")[0])
-            if port:
-                socket.create_connection((parts.hostname, port), timeout=5).close()
+        elif parts.scheme in ("http", "https") and parts.hostname:
+            port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+            socket.create_connection((parts.hostname, port), timeout=5).close()
+        elif parts.scheme.partition("+")[0] in ("mysql", "postgresql", "mssql"):
+            from sqlalchemy import create_engine
+            from sqlalchemy.exc import SQLAlchemyError
+
+            try:
+                create_engine(uri).connect().close()
+            except (SQLAlchemyError, ImportError) as error:  # the driver may be missing
+                raise OSError(without_credentials(str(error).splitlines()[0])) from None
     except (OSError, ValueError, sqlite3.Error) as error:
         raise UserError(f"nothing answers at {shown} ({error}); start it or change MLFLOW_TRACKING_URI") from None
 
@@ -185,15 +204,15 @@ def log_artifacts(run_id: str, directory: Path, folder: str | None = None) -> No
 
 
 def set_tags(run_id: str, tags: dict[str, Any]) -> None:
-    """Set tags of the run, in one request; what is None is left out."""
-    known = [RunTag(name, str(value)[:5000]) for name, value in tags.items() if value is not None]
+    """Set tags of the run, in one request; what is None is left out, and so are credentials."""
+    known = [RunTag(name, without_credentials(str(value))[:5000]) for name, value in tags.items() if value is not None]
     client().log_batch(run_id, tags=known)
 
 
 def log_params(run_id: str, params: dict[str, Any]) -> None:
-    """Log parameters, in one request; those that `mlflow run` has logged stay as they were written there."""
+    """Log parameters, without credentials, in one request; those that `mlflow run` has logged stay as they are."""
     there = client().get_run(run_id).data.params
-    new = [Param(name, str(value)) for name, value in params.items() if name not in there]
+    new = [Param(name, without_credentials(str(value))) for name, value in params.items() if name not in there]
     client().log_batch(run_id, params=new)
 
 

@@ -451,7 +451,7 @@ def test_two_processes_with_the_same_seed_train_the_same_weights(pipeline: Pipel
 
 def test_training_records_where_it_comes_from(pipeline: Pipeline) -> None:
     tags = client(pipeline.folder).get_run(pipeline.run_id).data.tags
-    assert tags["invocation.command"] == "pytorch_demo.py --dataset digits"
+    assert tags["invocation.command"] == "pytorch_demo.py --dataset digits --run-name 'lr 0.01'"
     assert {"code.commit", "environment.cpu", "environment.threads", "environment.packages_sha256"} <= tags.keys()
     assert artifacts(pipeline.folder, pipeline.run_id, "provenance") - {"source.patch"} == {"packages.txt"}
     (file,) = (pipeline.folder / "mlruns").rglob("model.pt2")
