@@ -43,7 +43,8 @@ def register(name: str, model_uri: str, run_id: str) -> int:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client().create_model_version(name, model_uri, run_id, model_id=model_uri.removeprefix("models:/"))
+    model_id = model_uri.removeprefix("models:/")
+    version = tracking.when_allowed(lambda: client().create_model_version(name, model_uri, run_id, model_id=model_id))
     _stage(version, STAGING)
     client().set_registered_model_alias(name, CHALLENGER, version.version)
     return int(version.version)

@@ -13,12 +13,12 @@ import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -49,6 +49,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting above reaches only a part of it
 
+T = TypeVar("T")
 INPUT_SHAPE = (-1, 1, 28, 28)
 EVALUATION = "evaluation"  # the folder of a run's artifacts in which evaluate.py puts its reports
 RECORD, PREDICTIONS = f"{EVALUATION}/evaluation.json", f"{EVALUATION}/predictions.csv"
@@ -71,7 +72,7 @@ def connected() -> Iterator[str]:
     mlflow.set_tracking_uri(uri)
     _probe(uri)
     try:
-        with _patience(retries=1, timeout=5), _alone(uri):
+        with _patience(retries=0, timeout=13), _alone(uri):
             client().search_experiments(max_results=1)
         yield without_credentials(uri)
     except MlflowException as error:
@@ -156,6 +157,22 @@ def _patience(retries: int, timeout: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def when_allowed(request: Callable[[], T]) -> T:
+    """Return what ``request`` does; where the server says that the account may not, ask twice more within 3 seconds.
+
+    Who makes an experiment or a model is allowed to change it, but only a moment after it is there for all to see:
+    several processes that share an account and are its first would be refused.
+    """
+    for pause in (1, 2):
+        try:
+            return request()
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            time.sleep(pause)
+    return request()
+
+
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +185,7 @@ def run(experiment: str, name: str | None, system_metrics: bool = False) -> Iter
     """
     if "MLFLOW_RUN_ID" not in os.environ:
         mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=name, log_system_metrics=system_metrics) as active:
+    with when_allowed(lambda: mlflow.start_run(run_name=name, log_system_metrics=system_metrics)) as active:
         try:
             yield active.info.run_id
         except KeyboardInterrupt:

@@ -478,7 +478,7 @@ def test_a_training_can_be_reproduced_bit_for_bit(
     if dataset == "mnist":
         where = ("--data-dir", request.getfixturevalue("real_data"))
     if (dataset, network) != ("digits", "cnn"):
-        options = f"--dataset {dataset} --model {network} --epochs 2 --limit 10000 --seed 5 --lr 0.002".split()
+        options = f"--dataset {dataset} --model {network} --epochs 1 --limit 4000 --seed 5 --lr 0.002".split()
         run_id = run_script(pipeline.folder, "pytorch_demo.py", *options, *where).json["run_id"]
     versions = len(client(pipeline.folder).search_model_versions())
     again = run_script(pipeline.folder, "pytorch_demo.py", "--reproduce", run_id, *where)

@@ -1,11 +1,14 @@
 """The team's server: the processes of deploy/compose.yaml, over HTTP, with accounts."""
 
+import base64
 import hashlib
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +145,7 @@ def test_an_ordinary_account_has_the_whole_pipeline_and_its_work_survives_a_back
     wrong = call(promote.main, "--history").error
     assert wrong.startswith(f"error: {server.uri}: it does not accept your name and password; check MLFLOW_TRACKING_")
     assert "not bob's password" not in wrong
+    assert ui(server, bob) == 200 and ui(server, None) == 401
     become(monkeypatch, {"MLFLOW_TRACKING_URI": server.uri})
     assert "it does not accept your name and password" in call(promote.main, "--history").error
     become(monkeypatch, {"MLFLOW_TRACKING_URI": server.uri.replace("http", "https")})
@@ -169,6 +173,18 @@ def test_an_ordinary_account_has_the_whole_pipeline_and_its_work_survives_a_back
         become(monkeypatch, bob | {"MLFLOW_TRACKING_URI": another.uri})
         assert contents(MlflowClient()) == before
         assert call(promote.main, "--history", "--json").json["reigns"] == history
+
+
+def ui(server: Stack, env: dict[str, str] | None) -> int:
+    """Return the status with which the server answers a browser with that account, or with none."""
+    account = f"{env['MLFLOW_TRACKING_USERNAME']}:{env['MLFLOW_TRACKING_PASSWORD']}" if env else ""
+    headers = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"} if env else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server.uri, headers=headers), timeout=60) as answer:
+            assert b"<title>MLflow</title>" in answer.read()
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def _is_secret(name: str) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import free_port
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 
 from pipeline import UserError, cli, data, model, tracking, without_credentials
 
@@ -248,3 +250,22 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest
 def test_credentials_are_taken_out_of_every_url() -> None:
     text = "see http://me:secret@host:5000/x and mysql+pymysql://u:p@db/mlflow, not a@b"
     assert without_credentials(text) == "see http://host:5000/x and mysql+pymysql://db/mlflow, not a@b"
+
+
+def test_a_refusal_that_ends_within_seconds_costs_nothing_and_another_error_is_not_repeated() -> None:
+    """The moment between an experiment's appearance and its maker's permission cannot be produced at will."""
+    answers: list[Exception | str] = [MlflowException("not yet", PERMISSION_DENIED), "done"]
+    asked: list[Exception | str] = []
+
+    def request() -> str:
+        asked.append(answers[len(asked)])
+        if isinstance(asked[-1], Exception):
+            raise asked[-1]
+        return str(asked[-1])
+
+    assert tracking.when_allowed(request) == "done"
+    answers[:] = [MlflowException("bad", INVALID_PARAMETER_VALUE), "never"]
+    asked.clear()
+    with pytest.raises(MlflowException, match="bad"):
+        tracking.when_allowed(request)
+    assert len(asked) == 1
