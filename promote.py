@@ -132,8 +132,8 @@ def history(options: argparse.Namespace) -> int:
     rows = [
         {
             "version": move.version,
-            "from": shown(move.time),
-            "until": until and shown(until),
+            "from": cli.utc(move.time),
+            "until": until and cli.utc(until),
             "decision": move.kind,
             "decided_by": move.user,
             "reason": move.reason,
@@ -152,13 +152,8 @@ def history(options: argparse.Namespace) -> int:
         table = pd.DataFrame(rows).drop(columns="run_id").fillna({"until": "now", "accuracy": "-"})
         print(f"{name} in Production, times in UTC\n{table.to_string(index=False, max_colwidth=80)}")
     else:
-        print(f"{name}: nothing was in Production{f' at {shown(options.at)}' if options.at else ' yet'}")
+        print(f"{name}: nothing was in Production{f' at {cli.utc(options.at)}' if options.at else ' yet'}")
     return cli.OK
-
-
-def shown(when: datetime) -> str:
-    """Return the time, UTC, to the second."""
-    return when.astimezone(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
 
 
 if __name__ == "__main__":

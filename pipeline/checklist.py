@@ -211,13 +211,14 @@ def errors(evaluation: Evaluation) -> Answer:
     """Which errors does it make, and does it know when it may be wrong?"""
     from sklearn.metrics import brier_score_loss
 
-    wrong = int((evaluation.predictions != evaluation.labels).sum())
+    mistaken = evaluation.predictions != evaluation.labels
+    wrong = int(mistaken.sum())
     confidence = evaluation.confidence
     gap = float(confidence.mean()) - evaluation.accuracy
     reliability = evaluation.reliability()
     ece = sum(abs(each["confidence"] - each["accuracy"]) * each["images"] for each in reliability) / len(confidence)
     certain = confidence > 0.99
-    certain_wrong = int((certain & (evaluation.predictions != evaluation.labels)).sum())
+    certain_wrong = int((certain & mistaken).sum())
     pairs = evaluation.confusions(10)
     findings = []
     if pairs and pairs[0]["count"] > max(4, wrong / 4):
@@ -358,8 +359,7 @@ def markdown(answers: Sequence[Answer], title: str) -> str:
     lines += [f"| {QUESTIONS[each.question]} | **{each.verdict}** |" for each in answers]
     for number, each in enumerate(answers, start=1):
         lines += ["", f"## {number}. {QUESTIONS[each.question]} {each.verdict.capitalize()}", ""]
-        lines += [f"{sentence}" for sentence in each.sentences] + [""]
-        lines += _table(each.figures)
+        lines += [*each.sentences, "", *_table(each.figures)]
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,6 +67,11 @@ def log(message: str) -> None:
 def print_json(result: dict[str, Any]) -> None:
     """Write the script's result: one line of JSON on stdout."""
     print(json.dumps(result, allow_nan=False), flush=True)
+
+
+def utc(when: datetime) -> str:
+    """Return the time, UTC, to the second."""
+    return when.astimezone(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
 
 
 @contextmanager

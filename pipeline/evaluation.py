@@ -58,8 +58,7 @@ class Evaluation:
     def mistakes(self, most: int = 25) -> np.ndarray:
         """Return the indices of the wrong predictions, int64 [up to ``most``], the most confident first."""
         wrong = np.flatnonzero(self.predictions != self.labels)
-        confidence = self.probabilities[wrong, self.predictions[wrong]]
-        return wrong[np.argsort(-confidence, kind="stable")][:most]
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")][:most]
 
     @property
     def confidence(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import UserError, registry, tracking
+from pipeline import UserError, cli, registry, tracking
 
 if TYPE_CHECKING:
     from prov.model import ProvDocument
@@ -87,7 +87,9 @@ def gather(version: ModelVersion | None, run_id: str | None) -> Lineage:
         checklist = tracking.read_json(run.info.run_id, tracking.CHECKLIST) or []
     except UserError as error:
         reason = str(error)
-    if model_uri:
+    if evaluation:
+        sha256 = evaluation["model_sha256"]  # compared with the file a moment ago
+    elif model_uri:
         with suppress(UserError):
             sha256 = tracking.model_sha256(model_uri)
     taken = registry.decisions(version.name) if version else []
@@ -141,8 +143,10 @@ def questions(about: Lineage) -> dict[str, dict[str, Fact]]:
             "registered": Fact(
                 _time(version.creation_timestamp) if version else None, "pytorch_demo.py: not registered"
             ),
-            "evaluated": Fact(evaluation.get("time") and _utc(evaluation["time"]), no_evaluation),
-            "decided": Fact(_utc(last.time.isoformat()) if last else None, no_decision),
+            "evaluated": Fact(
+                _utc(datetime.fromisoformat(evaluation["time"])) if "time" in evaluation else None, no_evaluation
+            ),
+            "decided": Fact(_utc(last.time) if last else None, no_decision),
         },
         "where": {
             "trained": Fact(job and f"{tags['invocation.host']}, {job}", "tag invocation.host"),
@@ -176,12 +180,11 @@ def unanswered(facts: dict[str, dict[str, Fact]]) -> list[str]:
 
 
 def _time(milliseconds: int) -> str:
-    return _utc(datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat())
+    return _utc(datetime.fromtimestamp(milliseconds / 1000, UTC))
 
 
-def _utc(text: str) -> str:
-    when = datetime.fromisoformat(text).astimezone(UTC)
-    return when.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
+def _utc(when: datetime) -> str:
+    return f"{cli.utc(when)} UTC"
 
 
 def _duration(run: Run | None) -> str | None:
@@ -264,9 +267,8 @@ def _beside(verdict: dict[str, Any], last: registry.Decision | None) -> str | No
 # --- the answers as text, JSON and PROV -----------------------------------------------------------------------------
 
 
-def graph(about: Lineage) -> list[str]:
-    """Return data -> training -> model -> evaluation -> decisions, a line each."""
-    facts = questions(about)
+def graph(about: Lineage, facts: dict[str, dict[str, Fact]]) -> list[str]:
+    """Return data -> training -> model -> evaluation -> decisions, a line each; ``facts`` are its `questions`."""
     run, trained = about.run, facts["when"]["trained"].value
     data, images = facts["what"]["data"].value, _count(about.params.get("train_size"))
     steps = [
@@ -275,7 +277,7 @@ def graph(about: Lineage) -> list[str]:
         ("model", facts["what"]["model"].value),
         ("evaluation", facts["why"]["evaluation"].value),
     ]
-    steps += [("decision", f"{_utc(each.time.isoformat())} {each.kind} by {each.user}") for each in about.decisions]
+    steps += [("decision", f"{_utc(each.time)} {each.kind} by {each.user}") for each in about.decisions]
     if not about.decisions:
         steps.append(("decision", None))
     return [
@@ -295,7 +297,7 @@ def text(about: Lineage, width: int = 120) -> str:
             said = fact.value or f"UNANSWERED ({fact.source})"
             lines += textwrap.wrap(head + said, width, subsequent_indent=" " * 25, break_on_hyphens=False)
     missing = unanswered(facts)
-    lines += ["", *graph(about), ""]
+    lines += ["", *graph(about, facts), ""]
     lines.append(f"Unanswered: {'; '.join(missing)}" if missing else "No question is unanswered.")
     return "\n".join(lines)
 
@@ -313,7 +315,7 @@ def as_dict(about: Lineage) -> dict[str, Any]:
         "evaluation": about.evaluation,
         "checklist": {each["question"]: each["verdict"] for each in about.checklist},
         "decisions": [
-            {"time": _utc(each.time.isoformat()), "decision": each.kind, "user": each.user, "reason": each.reason}
+            {"time": _utc(each.time), "decision": each.kind, "user": each.user, "reason": each.reason}
             | {"run_id": each.run_id}
             for each in about.decisions
         ],
@@ -348,9 +350,9 @@ def document(about: Lineage) -> "ProvDocument":
         times = (run.info.start_time, run.info.end_time)
         start, end = (datetime.fromtimestamp(when / 1000, UTC) if when else None for when in times)
         training = found.activity(f"mlflow:run/{run.info.run_id}", start, end, attributes(params))
-        for split in ("train", "validation"):
-            if split in splits:
-                found.used(training, splits[split])
+        learned_from = [splits[split] for split in ("train", "validation") if split in splits]
+        for images in learned_from:
+            found.used(training, images)
         if commit := tags.get("code.commit"):
             known = {name: tags.get(f"code.{name}") for name in ("remote", "branch", "dirty", "patch_sha256")}
             found.used(training, found.entity(f"demo:code/{_quoted(commit)}", attributes(known)))
@@ -358,9 +360,8 @@ def document(about: Lineage) -> "ProvDocument":
             found.wasAssociatedWith(training, user)
         if model:
             found.wasGeneratedBy(model, training)
-            for split in ("train", "validation"):
-                if split in splits:
-                    found.wasDerivedFrom(model, splits[split], activity=training)
+            for images in learned_from:
+                found.wasDerivedFrom(model, images, activity=training)
     if about.evaluation and run and model:
         when = datetime.fromisoformat(about.evaluation["time"])
         evaluating = found.activity(f"demo:evaluating/{run.info.run_id}", None, when)

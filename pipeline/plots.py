@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pipeline.comparison import Group, lower_is_better, pareto
 from pipeline.evaluation import Evaluation
 
 if TYPE_CHECKING:  # evaluate.py draws too, and imports nothing that trains
+    from pipeline.comparison import Group
     from pipeline.training import Epoch
 
 MOST_NUMBERED = 20  # classes; with more, names and numbers would overlap
@@ -108,6 +108,8 @@ def comparison(groups: Sequence[Group], curves: Mapping[str, Sequence[float]], m
 
     ``curves`` are the validation losses by run id. The line on the right joins the runs that no other beats in both.
     """
+    from pipeline.comparison import lower_is_better, pareto
+
     figure = Figure(figsize=(12, 4.5 * len(groups)), layout="constrained")
     for (left, right), group in zip(figure.subplots(len(groups), 2, squeeze=False), groups, strict=True):
         table = group.table.dropna(subset=["training_seconds", metric])

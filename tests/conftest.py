@@ -20,6 +20,7 @@ from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -103,14 +104,8 @@ def call(main: Callable[[], int], *arguments: object, folder: Path | None = None
     from pipeline import cli
 
     if folder:
-        before_uri = os.environ.get("MLFLOW_TRACKING_URI")
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        try:
-            with chdir(folder):
-                return call(main, *arguments)
-        finally:
-            os.environ.pop("MLFLOW_TRACKING_URI")
-            os.environ.update({"MLFLOW_TRACKING_URI": before_uri} if before_uri else {})
+        with chdir(folder), patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"):
+            return call(main, *arguments)
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv, {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     sys.argv = [f"{main.__module__}.py", *map(str, arguments)]
