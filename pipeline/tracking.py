@@ -158,12 +158,12 @@ def _patience(retries: int, timeout: int) -> Iterator[None]:
 
 
 def when_allowed(request: Callable[[], T]) -> T:
-    """Return what ``request`` does; where the server says that the account may not, ask twice more within 3 seconds.
+    """Return what ``request`` does; where the server says that the account may not, ask again for 15 seconds.
 
     Who makes an experiment or a model is allowed to change it, but only a moment after it is there for all to see:
     several processes that share an account and are its first would be refused.
     """
-    for pause in (1, 2):
+    for pause in (1, 2, 4, 8):
         try:
             return request()
         except MlflowException as error:

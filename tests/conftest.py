@@ -120,6 +120,14 @@ def call(main: Callable[[], int], *arguments: object, folder: Path | None = None
     return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
+def forked(folder: Path, *arguments: object, env: dict[str, str] | None = None) -> list[Any]:
+    """Run tests/forked.py in ``folder``."""
+    command = [sys.executable, str(ROOT / "tests" / "forked.py"), *map(str, arguments)]
+    env = os.environ | (env or {})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=folder, env=env)
+    return list(json.loads(done.stdout))
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an empty MLflow database; making one takes seconds, copying it does not."""

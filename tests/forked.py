@@ -1,15 +1,17 @@
-"""Call promote.py in many processes, which are forks and so have its imports already: what takes seconds, once.
+"""Call a script in many processes, which are forks and so have its imports already: what takes seconds, once.
 
-    forked.py kill DB FOLDER ARGUMENT...     kill it before each of its writes to the store, then call it again
-    forked.py race URI FOLDER ARGUMENT...    call it 20 times at once; VERSION in an argument is 1 to 5 in turn
+    forked.py kill DB FOLDER ARGUMENT...                   kill promote.py before each of its writes, then call it again
+    forked.py race SCRIPT TIMES URI FOLDER ARGUMENT...     call it TIMES times at once; in an argument NUMBER is
+                                                           0, 1, 2 ..., and VERSION is 1 to 5 in turn
 
 `kill`: for the steps 1, 2, 3 ... it copies the SQLite store DB to FOLDER/<step>.db, calls promote.py and kills it
 (SIGKILL) at that step, then calls it again undisturbed. It ends after the step that there was no more. Prints a line of
 JSON: the step's write, and the exit codes of the two calls (None of a killed one), for each step.
 
-`race`: prints a line of JSON: the exit codes. What each wrote is in FOLDER/<number>.stdout and .stderr.
+`race` prints a line of JSON: the exit codes. What each wrote is in FOLDER/<number>.stdout and .stderr.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -24,27 +26,28 @@ import mlflow.pytorch
 import mlflow.store.tracking.sqlalchemy_store
 import pandas
 import scipy.stats
+import sklearn.metrics
 import torch.export._trace
 import torch.export.pt2_archive._package
 
-import promote
-from pipeline import cli, promotion
+from pipeline import cli, plots, promotion, reproduction, training
 
-IMPORTED = (mlflow.store, pandas, scipy.stats, torch.export, promotion)  # all that promote.py can need
+# all that the scripts can need
+IMPORTED = (mlflow.store, pandas, scipy.stats, sklearn.metrics, torch.export, plots, promotion, reproduction, training)
 WRITES = ("create_", "set_", "log_", "update_", "delete_", "transition_")
 
 
-def start(uri: str, arguments: list[str], output: Path, kill_at: int = 0) -> int:
-    """Fork, call promote.py there, writing to ``output``.stdout, .stderr and .step, and return the process."""
+def start(script: str, uri: str, arguments: list[str], output: Path, kill_at: int = 0) -> int:
+    """Fork, call the script there, writing to ``output``.stdout, .stderr and .step, and return the process."""
     if child := os.fork():
         return child
     try:
         for stream, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(f"{output}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         os.environ["MLFLOW_TRACKING_URI"] = uri
-        sys.argv = ["promote.py", *arguments]
+        sys.argv = [f"{script}.py", *arguments]
         kill_before(kill_at, Path(f"{output}.step"))
-        cli.run(promote.main)
+        cli.run(importlib.import_module(script).main)
     except SystemExit as end:
         os._exit(int(end.code or 0))
     finally:
@@ -84,21 +87,24 @@ def kill(source: Path, folder: Path, arguments: list[str]) -> list[Any]:
         output = folder / str(len(result) + 1)
         uri = f"sqlite:///{shutil.copy(source, f'{output}.db')}"
         Path(f"{output}.step").write_text("none")
-        killed = wait(start(uri, arguments, output, kill_at=len(result) + 1))
-        result.append((Path(f"{output}.step").read_text(), killed, wait(start(uri, arguments, output))))
+        killed = wait(start("promote", uri, arguments, output, kill_at=len(result) + 1))
+        result.append((Path(f"{output}.step").read_text(), killed, wait(start("promote", uri, arguments, output))))
     return result
 
 
-def race(uri: str, folder: Path, arguments: list[str]) -> list[Any]:
-    """Call 20 at once."""
-    children = [
-        start(uri, [each.replace("VERSION", str(1 + number % 5)) for each in arguments], folder / str(number))
-        for number in range(20)
-    ]
+def race(script: str, times: int, uri: str, folder: Path, arguments: list[str]) -> list[Any]:
+    """Call so many at once."""
+    children = []
+    for number in range(times):
+        own = [each.replace("VERSION", str(1 + number % 5)).replace("NUMBER", str(number)) for each in arguments]
+        children.append(start(script, uri, own, folder / str(number)))
     return [wait(child) for child in children]
 
 
 if __name__ == "__main__":
-    _, what, store, folder, *arguments = sys.argv
-    done = kill(Path(store), Path(folder), arguments) if what == "kill" else race(store, Path(folder), arguments)
-    print(json.dumps(done))
+    if sys.argv[1] == "kill":
+        _, _, store, folder, *arguments = sys.argv
+        print(json.dumps(kill(Path(store), Path(folder), arguments)))
+    else:
+        _, _, script, times, store, folder, *arguments = sys.argv
+        print(json.dumps(race(script, int(times), store, Path(folder), arguments)))

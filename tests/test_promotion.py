@@ -11,12 +11,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
-from conftest import ROOT, Pipeline, Result, call, once_for_all, own_copy, run_script, served
+from conftest import ROOT, Pipeline, Result, call, forked, once_for_all, own_copy, run_script, served
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
@@ -268,13 +267,6 @@ def test_mnist_reaches_production_and_a_model_trained_on_500_images_does_not_rep
 # --- killed, and at once --------------------------------------------------------------------------------------------
 
 
-def forked(what: str, store: object, folder: Path, *arguments: str) -> list[Any]:
-    """Run tests/forked.py."""
-    command = [sys.executable, str(ROOT / "tests" / "forked.py"), what, str(store), str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, cwd=folder)
-    return list(json.loads(done.stdout))
-
-
 @pytest.mark.parametrize("decision", ["promoted", "rolled back"])
 def test_killed_at_every_step_and_called_again_nothing_is_lost_or_doubled(
     decision: str, pipeline: Pipeline, tmp_path: Path
@@ -287,7 +279,7 @@ def test_killed_at_every_step_and_called_again_nothing_is_lost_or_doubled(
         number = str(registered_again(pipeline, database))
         assert run_script(pipeline.folder, "promote.py", "--model-name", NAME, "--version", number).code == 0
         arguments = ["--rollback", "--to", "1", "--reason", "test"]
-    result = forked("kill", database, tmp_path, *arguments)
+    result = forked(tmp_path, "kill", database, tmp_path, *arguments)
 
     writes = [name for name, *_ in result]
     assert {"create_run", "log_batch", "set_registered_model_alias", "transition_model_version_stage"} <= set(writes)
@@ -313,7 +305,7 @@ def test_twenty_at_once_leave_one_in_production_and_twenty_decisions(
     for _ in range(4):
         registered_again(pipeline, database)
     with served(tmp_path) if over_http else nullcontext(f"sqlite:///{database}") as uri:
-        codes = forked("race", uri, tmp_path, "--model-name", NAME, "--version", "VERSION")
+        codes = forked(tmp_path, "race", "promote", 20, uri, tmp_path, "--model-name", NAME, "--version", "VERSION")
     for number, code in enumerate(codes):
         stderr = (tmp_path / f"{number}.stderr").read_text()
         assert (code, "Traceback" in stderr, "ERROR" in stderr) == (0, False, False), stderr

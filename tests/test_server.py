@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -10,14 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 import stack
-from conftest import ROOT, Result, call, free_port, git, missing, run_script
+from conftest import ROOT, Result, call, forked, free_port, git, missing, run_script
 from mlflow import MlflowClient
 from mlflow.server import get_app_client
 from stack import Stack
@@ -204,15 +204,11 @@ def test_sixteen_trainings_at_once_lose_nothing_nor_does_one_whose_server_is_kil
 ) -> None:
     ada = account(server, monkeypatch, "ada")
 
-    def train(number: int, *options: object) -> Result:
-        folder = tmp_path / f"work {number}"
-        folder.mkdir()
-        return run_script(folder, "pytorch_demo.py", *FLAGS, "--seed", number, *options, env=ada)
-
-    with ThreadPoolExecutor(16) as threads:
-        results = list(threads.map(lambda number: train(number, "--epochs", 3, "--limit", 300), range(16)))
-    assert [result.code for result in results] == [0] * 16, results
-    runs = [result.json["run_id"] for result in results]
+    small = (*FLAGS, "--seed", "NUMBER", "--epochs", 3, "--limit", 300)
+    codes = forked(tmp_path, "race", "pytorch_demo", 16, server.uri, tmp_path, *small, env=ada)
+    failed = [(tmp_path / f"{number}.stderr").read_text() for number, code in enumerate(codes) if code]
+    assert (codes, failed) == ([0] * 16, [])
+    runs = [json.loads((tmp_path / f"{number}.stdout").read_text())["run_id"] for number in range(16)]
     assert len(set(runs)) == 16
     assert server.rows("SELECT status, COUNT(*) FROM runs GROUP BY status") == [("FINISHED", 16)]
     counted = server.rows("SELECT run_uuid, `key`, COUNT(DISTINCT step) FROM metrics GROUP BY run_uuid, `key`")
@@ -225,7 +221,10 @@ def test_sixteen_trainings_at_once_lose_nothing_nor_does_one_whose_server_is_kil
 
     # The server is killed in the middle of a training, and started again some seconds later.
     answer: list[Result] = []
-    training = threading.Thread(target=lambda: answer.append(train(16, "--epochs", 300)))
+    long = ("--epochs", 300)
+    training = threading.Thread(
+        target=lambda: answer.append(run_script(tmp_path, "pytorch_demo.py", *FLAGS, *long, env=ada))
+    )
     training.start()
     epochs = "SELECT COUNT(*) FROM metrics WHERE step > 20 AND `key` = 'train_loss'"
     end = time.monotonic() + 120
