@@ -21,7 +21,7 @@ def parse_options() -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--experiment", default="pytorch-demo", help="MLflow experiment (default: pytorch-demo)")
-    parser.add_argument("--dataset", help="only runs on this data set")
+    parser.add_argument("--dataset", type=lambda text: text.rstrip("/"), help="only runs on this data set")
     parser.add_argument(
         "--sort", default="validation_accuracy", metavar="METRIC", help="best first (default: validation_accuracy)"
     )

@@ -115,7 +115,7 @@ def describe(
         "accuracy_interval": {"confidence": 0.95, "low": evaluation.interval[0], "high": evaluation.interval[1]},
         "loss": evaluation.loss,
         "macro": {"precision": evaluation.precision, "recall": evaluation.recall, "f1": evaluation.f1},
-        "classes": {name: evaluation.report[name] for name in evaluation.classes},
+        "classes": dict(zip(evaluation.classes, evaluation.per_class, strict=True)),
         "confusions": evaluation.confusions(10),
         "images_per_second": images_per_second,
         "device": device,
@@ -138,8 +138,8 @@ def write(folder: Path, evaluation: "Evaluation", images: "Tensor") -> None:
     plots.reliability(evaluation).savefig(folder / "reliability.png")
     write_json(folder / "classification_report.json", evaluation.report)
     predictions = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
-    predictions.insert(0, "label", evaluation.labels)
-    predictions.insert(1, "prediction", evaluation.predictions)
+    for place, (name, column) in enumerate({"label": evaluation.labels, "prediction": evaluation.predictions}.items()):
+        predictions.insert(place, name, column, allow_duplicates=True)  # a class may be called so too
     predictions.to_csv(folder / "predictions.csv", index_label="index", float_format="%.9g")
 
 

@@ -3,6 +3,7 @@
     python pytorch_demo.py                                   MNIST, everything at its default
     python pytorch_demo.py --dataset digits                  no download, a few seconds
     python pytorch_demo.py --dataset fashion-mnist --lr 0.005 --epochs 20
+    python pytorch_demo.py --dataset dataset_cleaned         your own images, from prepare_data.py
     python pytorch_demo.py --reproduce 8f1c...               the training of that run again: is it the same model?
     RUN_ID=$(python pytorch_demo.py | jq -r .run_id)         the result is one line of JSON
 
@@ -28,13 +29,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "fashion-mnist": {"model": "resnet", "epochs": 8, "lr": 0.005, "augment": ["flip", "erase"]},
     "digits": {"model": "cnn", "epochs": 20, "lr": 0.01, "augment": ["affine"]},
 }
+OWN = {"model": "cnn", "lr": 0.01, "augment": ["affine"]}  # a data set of your own; epochs by its size
 
 
 def parse_options() -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=DEFAULTS, default="mnist", help="what to train on (default: mnist)")
+    data.add_argument(
+        "--dataset",
+        type=dataset,
+        default="mnist",
+        help=f"{', '.join(DEFAULTS)}, or the directory that prepare_data.py made (default: mnist)",
+    )
     data.add_argument("--data-dir", type=Path, default=Path("data"), help="where the files lie (default: data)")
     data.add_argument("--limit", type=cli.number(int, 1), metavar="N", help="train on the first N images only")
     training = parser.add_argument_group("training")
@@ -70,11 +77,20 @@ def parse_options() -> argparse.Namespace:
         for name, value in vars(options).items():
             if name not in free and value != parser.get_default(name):
                 parser.error(f"--{name.replace('_', '-')} does not go with --reproduce, which takes it from the run")
-    for name, default in DEFAULTS[options.dataset].items():
+    for name, default in DEFAULTS.get(options.dataset, OWN).items():
         if getattr(options, name) is None:
             setattr(options, name, default)
-    options.model_name = options.model_name or f"{options.dataset}-classifier"
+    options.model_name = options.model_name or f"{cli.short_name(options.dataset)}-classifier"
     return options
+
+
+def dataset(text: str) -> str:
+    """Return the name or directory of a data set; an argparse type."""
+    if text not in DEFAULTS and not Path(text, "classes.json").is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(DEFAULTS)}, nor a directory that prepare_data.py made"
+        )
+    return text.rstrip("/")
 
 
 def main() -> int:
@@ -92,6 +108,8 @@ def main() -> int:
         device = choose_device(options.device)
         splits = data.load(options.dataset, options.data_dir)
         splits = splits._replace(train=splits.train.take(slice(options.limit)))
+        options.epochs = options.epochs or training.epochs(len(splits.train), options.batch_size)
+        report = data.report_of(options.dataset)
         digests = {f"{split}_digest": part.digest for split, part in splits._asdict().items()}
         if original:
             reproduction.check_data(original, digests)
@@ -111,9 +129,9 @@ def main() -> int:
             }
             tracking.log_params(run_id, optimizer.defaults | vars(options) | chosen | sizes | digests)
             tracking.log_inputs({"training": splits.train, "testing": splits.test})
-            tracking.set_tags(run_id, provenance.tags(code, device) | {"reproduces": options.reproduce})
+            tracking.set_tags(run_id, provenance.tags(code, device, report) | {"reproduces": options.reproduce})
             with tempfile.TemporaryDirectory() as folder:
-                provenance.write(Path(folder), patch)
+                provenance.write(Path(folder), patch, report)
                 tracking.log_artifacts(run_id, Path(folder), "provenance")
 
             epochs = []
@@ -146,7 +164,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 write(Path(folder), evaluation, epochs, model.summary(network))
                 tracking.log_artifacts(run_id, Path(folder))
-            model_uri = tracking.log_model(network, test.images[:2].float())
+            model_uri = tracking.log_model(network, test.images[:2].float(), test.classes)
             hashes = {"weights": provenance.weights_sha256(network.state_dict())}
             hashes["model"] = tracking.model_sha256(model_uri)
             tracking.set_tags(run_id, {f"result.{name}_sha256": value for name, value in hashes.items()})

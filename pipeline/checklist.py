@@ -161,7 +161,7 @@ def balance(evaluation: Evaluation) -> Answer:
     """Is it good at every class?"""
     names = evaluation.classes
     f1, recall, support = (
-        np.array([evaluation.report[name][key] for name in names]) for key in ("f1-score", "recall", "support")
+        np.array([each[key] for each in evaluation.per_class]) for key in ("f1-score", "recall", "support")
     )
     predicted = evaluation.confusion.sum(0)
     weakest = int(f1.argmin())
@@ -308,7 +308,7 @@ def answers(
 ) -> list[Answer]:
     """Answer the questions about a stored model, from ``run``, which made it, and the others of its experiment."""
     try:
-        floor = gate.parse(cli.read(cli.POLICY), test.name).min_accuracy
+        floor = gate.parse(cli.read(cli.POLICY), cli.short_name(test.name)).min_accuracy
     except UserError as error:  # promote.py will insist
         cli.log(f"warning: {error}")
         floor = None

@@ -52,6 +52,11 @@ def number(kind: type, low: float, high: float = math.inf, *, above: bool = Fals
     return convert
 
 
+def short_name(dataset: str) -> str:
+    """Return the name of a data set, which for one of your own is that of its directory."""
+    return Path(dataset).resolve().name
+
+
 def add_device(options: argparse._ActionsContainer) -> None:
     """Add ``--device``, which every script that computes has."""
     options.add_argument(

@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import json
 import socket
+import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +16,11 @@ from torch import Tensor
 
 from pipeline import UserError
 from pipeline.cli import whole
+from pipeline.images import from_idx, write_idx
 
 NAMES = ("mnist", "fashion-mnist", "digits")
+CLASSES, REPORT = "classes.json", "cleaning_report.json"  # of a data set of your own
+_RAW = Path("MNIST", "raw")
 SPLIT_SEED = 0  # cuts validation from training; not the training seed, so every run validates on the same images
 
 
@@ -25,7 +30,7 @@ class Dataset:
 
     Attributes
     ----------
-    name : one of `NAMES`.
+    name : one of `NAMES`, or the directory that prepare_data.py made.
     images : uint8 [N, 1, 28, 28], 0 to 255, ink bright on dark.
     labels : int64 [N], 0 to len(classes) - 1.
     classes : the class names, in the order of the labels.
@@ -63,33 +68,94 @@ class Splits(NamedTuple):
 
 
 def load(name: str, data_dir: Path) -> Splits:
-    """Return the train, validation and test split of a data set.
+    """Return the train, validation and test split of a data set: one of `NAMES`, or the directory of one of your own.
 
     MNIST and Fashion-MNIST: 55,000 / 5,000 / 10,000; digits: 1,257 / 180 / 360. Validation is cut from the training
-    set, stratified by class, always the same images. Nothing is downloaded that lies in ``data_dir``.
+    set, stratified by class, always the same images; of your own one in ten, 5,000 at most. Nothing is downloaded that
+    lies in ``data_dir``.
 
     Raises
     ------
     UserError
         Unknown name; files missing and not to be downloaded; files damaged or unreadable.
     """
-    if name == "digits":
+    if name not in NAMES:
+        every = _own(name, "train")
+        train, validation = cut(every, max(len(every.classes), min(5_000, len(every) // 10)))
+        test = _own(name, "t10k")
+    elif name == "digits":
         every = _digits()
-        rest, test = _cut(every, 360)
-        train, validation = _cut(rest, 180)
+        rest, test = cut(every, 360)
+        train, validation = cut(rest, 180)
     else:
-        train, validation = _cut(_idx(name, "train", data_dir), 5_000)
+        train, validation = cut(_idx(name, "train", data_dir), 5_000)
         test = _idx(name, "t10k", data_dir)
     return Splits(train, validation, test)
 
 
 def load_test(name: str, data_dir: Path) -> Dataset:
     """Return the test split alone, equal to ``load(name, data_dir).test``. Raises as `load` does."""
-    return _cut(_digits(), 360)[1] if name == "digits" else _idx(name, "t10k", data_dir)
+    if name not in NAMES:
+        return _own(name, "t10k")
+    return cut(_digits(), 360)[1] if name == "digits" else _idx(name, "t10k", data_dir)
 
 
-def _cut(dataset: Dataset, size: int) -> tuple[Dataset, Dataset]:
-    """Cut ``size`` images off, stratified by class; the order of the images stays."""
+def save(folder: Path, train: Dataset, test: Dataset) -> None:
+    """Write a data set of your own into ``folder``: ``classes.json``, and IDX files laid out as torchvision's MNIST.
+
+    `load` reads them by the folder's path.
+    """
+    raw = folder / _RAW
+    raw.mkdir(parents=True)
+    for part, dataset in (("train", train), ("t10k", test)):
+        labels = dataset.labels.numpy().astype(np.uint8 if len(dataset.classes) <= 256 else np.int16)
+        write_idx(raw / f"{part}-images-idx3-ubyte.gz", dataset.images[:, 0].numpy())
+        write_idx(raw / f"{part}-labels-idx1-ubyte.gz", labels)
+    (folder / CLASSES).write_text(json.dumps(train.classes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def report_of(name: str) -> Path | None:
+    """Return the cleaning report of a data set of your own; None where there is none."""
+    report = Path(name) / REPORT
+    return report if name not in NAMES and report.is_file() else None
+
+
+def _own(name: str, part: str) -> Dataset:
+    """Read one part of a data set that `save` wrote; where there is a cleaning report, its digest has to fit."""
+    folder = Path(name)
+    if not (folder / CLASSES).is_file():
+        raise UserError(
+            f"no data set is called {name!r}, and there is no {folder / CLASSES}; choose one of {', '.join(NAMES)}, "
+            "or the directory that prepare_data.py made"
+        )
+    file = folder / CLASSES
+    try:
+        classes = tuple(str(each) for each in json.loads(file.read_text(encoding="utf-8")))
+        arrays = []
+        for kind in ("images-idx3", "labels-idx1"):
+            file = folder / _RAW / f"{part}-{kind}-ubyte.gz"
+            arrays.append(torch.from_numpy(from_idx(gzip.decompress(file.read_bytes()))))
+        images, labels = arrays[0].unsqueeze(1), arrays[1].long()
+        if images.dtype != torch.uint8 or images.shape != (len(labels), 1, 28, 28) or not len(labels):
+            raise ValueError(f"images of shape {tuple(arrays[0].shape)} and {len(labels)} labels")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise ValueError(f"labels up to {int(labels.max())} for {len(classes)} classes")
+        found = Dataset(name, images, labels, classes, folder.resolve().as_uri())
+        expected = None
+        if report := report_of(name):
+            file = report
+            expected = json.loads(file.read_bytes())["train" if part == "train" else "test"]["sha256"]
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror or error}); run prepare_data.py again") from None
+    except (ValueError, EOFError, zlib.error, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}); run prepare_data.py again") from None
+    if expected and found.digest != expected:
+        raise UserError(f"{folder} is not what its {REPORT} describes (SHA-256 of {part}); run prepare_data.py again")
+    return found
+
+
+def cut(dataset: Dataset, size: int) -> tuple[Dataset, Dataset]:
+    """Return the rest and ``size`` images cut off from it, stratified by class; the order of the images stays."""
     from sklearn.model_selection import train_test_split
 
     rest, cut = train_test_split(
@@ -162,13 +228,10 @@ def _read_idx(raw: Path, file: str, md5: str, mirrors: list[str]) -> Tensor:
         raise UserError(
             f"cannot read {error.filename or packed} ({error.strerror}); check --data-dir or its permissions"
         ) from None
-    dimensions = content[3] if content[:3] == b"\0\0\x08" else 0  # 0x08: unsigned bytes
-    shape = np.frombuffer(content, ">i4", dimensions, offset=4) if len(content) >= 4 + 4 * dimensions else None
-    if not dimensions or shape is None or len(content) != 4 + 4 * dimensions + np.prod(shape):
-        raise UserError(f"{unpacked} is damaged (no whole IDX file); delete it and run again")
-    # bytearray: PyTorch wants memory that it may write to
-    pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * dimensions)
-    return pixels.view(*shape.tolist())
+    try:
+        return torch.from_numpy(from_idx(content))
+    except ValueError as error:
+        raise UserError(f"{unpacked} is damaged ({error}); delete it and run again") from None
 
 
 def _unpack(packed: Path, md5: str) -> bytes:

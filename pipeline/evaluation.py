@@ -27,7 +27,8 @@ class Evaluation:
     accuracy, loss : share of correct predictions; mean cross-entropy in nats.
     interval : the ends of the 95% Wilson score interval of the accuracy.
     precision, recall, f1 : macro averages, each class counting the same.
-    report : scikit-learn's classification report as a dictionary: per class and averaged.
+    per_class : precision, recall, f1-score and support of each class, in the order of the labels.
+    report : scikit-learn's classification report as a dictionary: per class, by name, and averaged.
     confusion : int64 [classes, classes], truth in rows, prediction in columns.
     """
 
@@ -41,6 +42,7 @@ class Evaluation:
     precision: float
     recall: float
     f1: float
+    per_class: tuple[dict[str, float], ...]
     report: dict[str, Any]
     confusion: np.ndarray
 
@@ -169,10 +171,12 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evalua
     log_probabilities = logits.double().log_softmax(1)
     truth, predictions = labels.numpy(), logits.argmax(1).numpy()
     correct = int((truth == predictions).sum())
-    report: dict[str, Any] = classification_report(
-        truth, predictions, labels=range(len(classes)), target_names=classes, output_dict=True, zero_division=0
+    averages: dict[str, Any] = classification_report(
+        truth, predictions, labels=range(len(classes)), output_dict=True, zero_division=0
     )
-    macro = report["macro avg"]
+    per_class = tuple(averages.pop(str(number)) for number in range(len(classes)))  # by number: names may be anything
+    named = zip(classes, per_class, strict=True)
+    macro = averages["macro avg"]
     return Evaluation(
         classes=classes,
         labels=truth,
@@ -184,6 +188,7 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evalua
         precision=float(macro["precision"]),
         recall=float(macro["recall"]),
         f1=float(macro["f1-score"]),
-        report=report,
+        per_class=per_class,
+        report={f"{name} (class)" if name in averages else name: scores for name, scores in named} | averages,
         confusion=confusion_matrix(truth, predictions, labels=range(len(classes))),
     )

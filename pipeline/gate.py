@@ -1,5 +1,6 @@
 """The quality gate: evidence and policy in, verdict out. Pure: no files, no network, no MLflow."""
 
+import json
 import math
 import re
 import tomllib
@@ -133,7 +134,9 @@ def evidence(
     found = Evidence(
         labels=labels,
         probabilities=predictions.iloc[:, 2:].to_numpy(),
-        classes=tuple(predictions.columns[2:]),
+        classes=tuple(record["classes"])
+        if len(record.get("classes", ())) == classes
+        else tuple(predictions.columns[2:]),
         gap=metrics.get("train_accuracy", math.nan) - metrics.get("validation_accuracy", math.nan),
         parameters=record.get("parameters", math.nan),
     )
@@ -332,7 +335,8 @@ def parse(text: str, dataset: str, min_accuracy: float | None = None, file: str 
         raise UserError(f"{file} is not TOML: {error}; put it right and run again") from None
     table = tables.get(dataset, {} if min_accuracy is not None else None)
     if not isinstance(table, dict):
-        raise UserError(f"{file} has no table [{dataset}]; add it, or pass --min-accuracy")
+        name = dataset if re.fullmatch(r"[\w-]+", dataset, re.ASCII) else json.dumps(dataset)
+        raise UserError(f"{file} has no table [{name}]; add it, or pass --min-accuracy")
     for key, value in table.items():
         where = f"{file}, line {_line(text, dataset, key)}"
         wanted = RULES.get(key)

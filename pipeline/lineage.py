@@ -120,6 +120,8 @@ def questions(about: Lineage) -> dict[str, dict[str, Fact]]:
     agreed = ", ".join(who for who, value in recorded.items() if value)
     file = about.sha256 and about.sha256 + (f"; NOT what {' and '.join(other)} recorded" if other else f" ({agreed})")
     parameters = _count(params.get("model_parameters"))
+    report = tags.get("data.cleaning_report_sha256")  # only data of one's own have one
+    cleaned = {"cleaning report, SHA-256": Fact(report, "")} if report else {}
     return {
         "what": {
             "model": Fact(", ".join([about.name, *stage]) if about.model_uri else None, "a logged model"),
@@ -131,6 +133,7 @@ def questions(about: Lineage) -> dict[str, dict[str, Fact]]:
             ),
             "data": Fact(params.get("dataset"), "parameter dataset"),
             "data from": Fact(_source(about), "an input with a URL"),
+            **cleaned,
             **{f"{split} images": _split(params, split) for split in SPLITS},
         },
         "who": {
@@ -345,6 +348,7 @@ def document(about: Lineage) -> "ProvDocument":
     for split in SPLITS:
         if digest := params.get(f"{split}_digest"):
             known = {"dataset": params.get("dataset"), "sha256": digest, "images": params.get(f"{split}_size")}
+            known["cleaning_report_sha256"] = tags.get("data.cleaning_report_sha256")
             splits[split] = found.entity(f"demo:data/{_quoted(digest)}", attributes(known | {"source": _source(about)}))
     if run:
         times = (run.info.start_time, run.info.end_time)

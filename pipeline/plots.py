@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import Tensor
 
 from pipeline.evaluation import Evaluation
@@ -85,6 +86,53 @@ def confusions(evaluation: Evaluation, images: Tensor) -> Figure:
         text = f"{pair['label']} called {pair['prediction']}: {pair['count']:,}"
         axes.text(-6, row * cell + side / 2, text, ha="right", va="center")
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[tuple[np.ndarray | None, str]]]]) -> Figure:
+    """Return pictures in rows, each with a title; a picture is uint8 [height, width] or None, and has a caption."""
+    columns, cell, side = 8, 120, 84  # of a picture's place and of the picture, in pixels
+    figure = Figure(figsize=(10, 0.8 + 1.25 * max(len(rows), 1)))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.99 - 0.5 / figure.get_figheight()))
+    axes.axis("off")
+    axes.set_title("What was found, and the first images of each" if rows else "Nothing was found")
+    sheet = np.full((max(len(rows), 1) * cell, columns * cell), 255, np.uint8)
+    for row, (title, pictures) in enumerate(rows):
+        axes.text(2, row * cell + 2, _text(title), va="top", fontsize=9, weight="bold")
+        for column, (picture, caption) in enumerate(pictures):
+            left, top = column * cell, row * cell + 16
+            if picture is None:
+                axes.text(left + side / 2, top + side / 2, "no picture", ha="center", va="center", fontsize=7)
+            else:
+                small = Image.fromarray(picture)
+                small = small.resize([max(1, side * each // max(small.size)) for each in small.size])
+                sheet[top : top + small.height, left : left + small.width] = np.asarray(small)
+            caption = caption if len(caption) <= 20 else f"{caption[:9]}...{caption[-9:]}"
+            axes.text(left, top + side + 2, _text(caption), va="top", fontsize=6)
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+def _text(name: str) -> str:
+    """Return a name that matplotlib shows as it is; between dollars it would read a formula."""
+    return name.replace("$", r"\$")
+
+
+def prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str], probabilities: np.ndarray) -> Figure:
+    """Return a picture, uint8 [height, width], beside the ``pixels`` that the model saw and its ten best guesses."""
+    best = np.argsort(-probabilities, kind="stable")[:10]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, image, title in zip(
+        (*figure.subplots(1, 3)[:2],), (picture, pixels), ("the picture", "what the model saw"), strict=True
+    ):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title)
+        axes.axis("off")
+    bars = figure.axes[2]
+    bars.barh(range(len(best)), probabilities[best])
+    bars.set_yticks(range(len(best)), [_text(names[index]) for index in best])
+    bars.invert_yaxis()
+    bars.set(xlim=(0, 1), xlabel="probability")
     return figure
 
 

@@ -93,7 +93,7 @@ def judge(version: ModelVersion, policy_text: str, min_accuracy: float | None, d
     Raises UserError where the evidence is missing, damaged or altered, or the policy is bad.
     """
     found = tracking.evaluation_of(str(version.run_id), str(version.source))
-    policy = gate.parse(policy_text, found.record["dataset"], min_accuracy)
+    policy = gate.parse(policy_text, cli.short_name(found.record["dataset"]), min_accuracy)
     evidence = _evidence(version, found)
     holder = registry.champion(version.name)
     champion = None

@@ -122,18 +122,22 @@ def here() -> dict[str, str | None]:
     return {"user": user, "host": socket.gethostname(), "job_url": url}
 
 
-def tags(code: Mapping[str, str], device: "torch.device") -> dict[str, str | None]:
-    """Return the tags of a run that say where it comes from."""
+def tags(code: Mapping[str, str], device: "torch.device", report: Path | None = None) -> dict[str, str | None]:
+    """Return the tags of a run that say where it comes from; ``report`` is that of the cleaning of its data."""
     command = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
     groups = {"code": code, "environment": environment(device), "invocation": command | here()}
+    if report:
+        groups["data"] = {"cleaning_report_sha256": hashlib.sha256(report.read_bytes()).hexdigest()}
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
-def write(folder: Path, patch: bytes) -> None:
-    """Write what is too long for a tag into ``folder``: ``packages.txt``, and ``source.patch`` where there is one."""
+def write(folder: Path, patch: bytes, report: Path | None = None) -> None:
+    """Write what is too long for a tag into ``folder``: ``packages.txt``, and patch and cleaning report, if any."""
     (folder / "packages.txt").write_text(packages(), encoding="utf-8")
     if patch:
         (folder / "source.patch").write_bytes(patch)
+    if report:
+        (folder / report.name).write_bytes(report.read_bytes())
 
 
 @cache

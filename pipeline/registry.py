@@ -5,6 +5,7 @@ shows aliases first already.
 """
 
 import os
+import re
 import socket
 import time
 import uuid
@@ -109,6 +110,29 @@ def only_model(name: str | None) -> str:
         what = f"there is no registered model {name!r}" if name else "choose a registered model with --model-name"
         raise UserError(f"{what}; this store has {', '.join(names) or 'none: train one first'}")
     return wanted[0]
+
+
+def find_model(model_uri: str | None, run_id: str | None, name: str | None) -> tuple[str, str | None, int | None]:
+    """Return the URI of a model, and its name and version where it is registered.
+
+    At ``model_uri``; or of the run; or in Production under ``name``, which may be left out where the store has one
+    model only. Raises UserError where there is none.
+    """
+    if model_uri:
+        named = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@(.+))", model_uri)
+        if not named:
+            return model_uri, None, None
+        number = number_of(named[1], named[2] or f"@{named[3]}")
+        return f"models:/{named[1]}/{number}", named[1], number
+    if run_id:
+        versions = sorted((int(version.version), str(version.name)) for version in registered(run_id))
+        last, named_so = versions[-1] if versions else (None, None)
+        return tracking.model_of(run_id), named_so, last
+    name = only_model(name)
+    in_production = holder(name)
+    if in_production is None:
+        raise UserError(f"no version of {name!r} is in Production; promote one, or choose a model with --run-id")
+    return f"models:/{name}/{in_production}", name, in_production
 
 
 def settle(name: str) -> None:

@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,11 +24,12 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from dotenv import load_dotenv
 
-from pipeline import UserError, without_credentials
+from pipeline import UserError, cli, without_credentials
 
 if TYPE_CHECKING:  # promote.py needs none of them at once
     import pandas as pd
     import torch
+    from mlflow.models import Model
 
     from pipeline.data import Dataset
 
@@ -202,7 +203,7 @@ def log_inputs(splits: "dict[str, Dataset]") -> None:
             split.images.numpy(),
             source=HTTPDatasetSource(split.source),
             targets=split.labels.numpy(),
-            name=f"{split.name}-{context}",
+            name=f"{cli.short_name(split.name)}-{context}",
             digest=split.digest[:32],  # MLflow stores 36 characters at most; the parameters hold the whole
         )
         mlflow.log_input(dataset, context=context)
@@ -345,7 +346,8 @@ def evaluation_of(run_id: str, model_uri: str) -> Recorded:
     expected = tuple(
         found.params.get(name, value) for name, value in zip(("dataset", "test_digest"), measured_on, strict=True)
     )
-    if measured_on != expected:
+    same_name = cli.short_name(measured_on[0]) == cli.short_name(expected[0])  # one of your own may have been moved
+    if measured_on[1] != expected[1] or not same_name:
         what = [f"{name} ({digest[:12]}...)" for name, digest in (measured_on, expected)]
         raise UserError(f"{RECORD} of run {run_id} was made on {what[0]}, the run's test set is {what[1]}; {again}")
     return Recorded(record, predictions, found.metrics)
@@ -363,6 +365,7 @@ class StoredModel:
     module : float32 [N, 1, 28, 28] raw pixels to logits, float32 [N, classes].
     model_id, run_id : MLflow's ids of the model and of the run that made it.
     uri : ``models:/<model_id>``.
+    classes : the names of the classes, in the order of the logits; their numbers where the model does not say.
     sha256 : of the model's file, in hexadecimal.
     size : of that file, in bytes.
     """
@@ -371,12 +374,15 @@ class StoredModel:
     model_id: str
     run_id: str
     uri: str
+    classes: tuple[str, ...]
     sha256: str
     size: int
 
 
-def log_model(model: "torch.nn.Module", examples: "torch.Tensor") -> str:
+def log_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequence[str]) -> str:
     """Log ``model`` to the open run in MLflow's ``pt2`` format (torch.export) and return its URI.
+
+    The names of the ``classes`` go into its metadata, so that whoever has the model can name what it says.
 
     ``examples``, float32 [2, 1, 28, 28], are stored as the input example. More than one, because torch.export takes
     a batch of one for a constant.
@@ -385,15 +391,16 @@ def log_model(model: "torch.nn.Module", examples: "torch.Tensor") -> str:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    float32, classes = np.dtype("float32"), model(examples).shape[1]
+    float32 = np.dtype("float32")
     info = mlflow.pytorch.log_model(
         model,
         name="model",
         serialization_format="pt2",
         signature=ModelSignature(
-            Schema([TensorSpec(float32, INPUT_SHAPE)]), Schema([TensorSpec(float32, (-1, classes))])
+            Schema([TensorSpec(float32, INPUT_SHAPE)]), Schema([TensorSpec(float32, (-1, len(classes)))])
         ),
         input_example=examples.numpy(),
+        metadata={"classes": list(classes)},
         # without the build label: torch 2.15.0+cpu is not on the package index
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy")],
     )
@@ -437,9 +444,17 @@ def load_model(uri: str) -> StoredModel:
             uri=uri,
             model_id=str(about.model_id),
             run_id=str(about.run_id),
+            classes=_classes(about),
             sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
             size=file.stat().st_size,
         )
+
+
+def _classes(about: "Model") -> tuple[str, ...]:
+    """Return the names in the model's metadata, or numbers."""
+    names = (about.metadata or {}).get("classes")
+    outputs = about.signature.outputs.inputs if about.signature and about.signature.outputs else []
+    return tuple(map(str, names or range(outputs[0].shape[-1] if outputs else 0)))
 
 
 def model_sha256(uri: str) -> str:

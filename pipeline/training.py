@@ -48,6 +48,11 @@ def optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.O
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
 
 
+def epochs(images: int, batch_size: int) -> int:
+    """Return how often to pass over a training set of which nothing else is known: 6 times, or for 300 batches."""
+    return max(6, math.ceil(300 / math.ceil(images / batch_size)))
+
+
 def fit(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

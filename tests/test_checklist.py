@@ -244,7 +244,7 @@ def test_a_class_that_is_nearly_never_predicted_is_found(pipeline: Pipeline, mon
 
     with tracking.run("pytorch-demo", None) as run_id:
         tracking.log_params(run_id, {"dataset": "digits"})
-        tracking.log_model(NoFive(), data.load_test("digits", Path("data")).images[:2].float())
+        tracking.log_model(NoFive(), data.load_test("digits", Path("data")).images[:2].float(), tuple("0123456789"))
     answers = check(pipeline.folder, run_id)
     assert answers["balance"].sentences[0] == "It nearly never says '5': 0 times for 37 images."
     assert {name: answers[name].verdict for name in ("goal", "generalisation", "balance", "cost")} == {

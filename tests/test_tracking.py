@@ -17,6 +17,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DEN
 from pipeline import UserError, cli, data, model, tracking, without_credentials
 
 IMAGES = torch.zeros(2, 1, 28, 28)
+CLASSES = tuple("0123456789")
 
 
 def network(name: str = "cnn") -> torch.nn.Module:
@@ -71,18 +72,19 @@ def test_inputs_carry_name_digest_and_source(store: Path) -> None:
 def test_a_model_comes_back_as_it_went_without_its_code(name: str, store: Path) -> None:
     original = network(name)
     with tracking.run("demo", None) as run_id:
-        uri = tracking.log_model(original, IMAGES)
+        uri = tracking.log_model(original, IMAGES, CLASSES)
     stored = tracking.load_model(uri)
     images = torch.randint(0, 256, (37, 1, 28, 28)).float()
     assert torch.allclose(stored.module(images), original(images), atol=1e-4)  # another batch size than at export
     assert isinstance(stored.module, torch.fx.GraphModule)
     assert (stored.run_id, stored.uri, tracking.model_of(run_id)) == (run_id, uri, uri)
     assert stored.sha256 == tracking.model_sha256(uri)
+    assert stored.classes == CLASSES
 
 
 def test_the_model_file_holds_no_pickled_code_and_its_needs_are_pinned(store: Path) -> None:
     with tracking.run("demo", None):
-        uri = tracking.log_model(network(), IMAGES)
+        uri = tracking.log_model(network(), IMAGES, CLASSES)
     folder = Path(mlflow.artifacts.download_artifacts(uri))
     assert not list(folder.rglob("*.pkl")) + list(folder.rglob("*.pth"))
     needs = (folder / "requirements.txt").read_text().split()
@@ -156,7 +158,7 @@ def test_a_run_without_a_model_says_its_status(store: Path) -> None:
 
 def test_a_model_whose_files_are_gone_is_named(store: Path) -> None:
     with tracking.run("demo", None):
-        uri = tracking.log_model(network(), IMAGES)
+        uri = tracking.log_model(network(), IMAGES, CLASSES)
     shutil.rmtree(store / "mlruns")
     with pytest.raises(UserError, match=f"cannot get {uri}"):
         tracking.load_model(uri)
@@ -185,7 +187,7 @@ def record(run_id: str, **changes: object) -> None:
 def test_a_recorded_evaluation_is_believed_only_of_this_model_and_data_set(store: Path) -> None:
     with tracking.run("demo", None) as run_id:
         tracking.log_params(run_id, {"dataset": "digits", "test_digest": "d1"})
-        uri = tracking.log_model(network(), IMAGES)
+        uri = tracking.log_model(network(), IMAGES, CLASSES)
     with pytest.raises(UserError, match=rf"no recorded evaluation; run: python evaluate.py --run-id {run_id} --log"):
         tracking.evaluation_of(run_id, uri)
     record(run_id)
