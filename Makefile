@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint ui bench screenshots clean server server-stop server-reset server-backup server-restore
+.PHONY: help demo test lint ui app bench screenshots clean server server-stop server-reset server-backup server-restore
 COMPOSE := docker compose --file deploy/compose.yaml
 
 help:  ## print the targets
@@ -37,11 +37,14 @@ lint: .venv/installed  ## check style and types
 ui: .venv/installed  ## browse runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)
 
+app: .venv/installed  ## draw a digit and ask the model in Production: http://127.0.0.1:7860 (PORT=...)
+	python app.py --port $(or $(PORT),7860)
+
 bench: .venv/installed  ## measure what the README says about speed
 	python benchmarks/time_to_accuracy.py
 
-screenshots: .venv/installed  ## take the pictures of MLflow's UI in README and docs again (needs Chromium)
-	NO_SKIP=1 SCREENSHOTS=docs/images pytest tests/test_ui.py --numprocesses 0
+screenshots: .venv/installed  ## take the pictures of the UI and the app in README and docs again (needs Chromium)
+	NO_SKIP=1 SCREENSHOTS=docs/images pytest tests/test_ui.py tests/test_app.py --numprocesses 0
 
 # A random secret for each variable that compose.yaml asks for; readable by the owner alone, whole or not there.
 deploy/.env:

@@ -73,14 +73,19 @@ def read(file: Path | IO[bytes]) -> np.ndarray:
                 )
             image.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at a fraction of its size
             image.load()
-            grey = _grey(ImageOps.exif_transpose(image))
-            if max(grey.size) > WORKING_SIDE:
-                grey.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-            return np.array(grey)
+            return levels(image)
     except UnusableError:
         raise
     except Exception as error:  # what Pillow raises for damaged files is as various as the formats
         raise UnusableError(UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from None
+
+
+def levels(image: Image.Image) -> np.ndarray:
+    """Return an opened picture as `read` does; raise UnusableError where it is transparent all over, or not finite."""
+    grey = _grey(ImageOps.exif_transpose(image))
+    if max(grey.size) > WORKING_SIDE:
+        grey.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
+    return np.array(grey)
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -89,11 +94,11 @@ def _grey(image: Image.Image) -> Image.Image:
         return Image.fromarray(to_bytes(np.asarray(image)))
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
-        levels, alpha = (np.asarray(each, np.float32) for each in (with_alpha.convert("L"), with_alpha.getchannel("A")))
+        grey, alpha = (np.asarray(each, np.float32) for each in (with_alpha.convert("L"), with_alpha.getchannel("A")))
         if not alpha.any():
             raise UnusableError(BLANK, "it is transparent all over")
-        paper = 0 if np.average(levels, weights=alpha) > 127 else 255
-        return Image.fromarray(np.rint((levels * alpha + paper * (255 - alpha)) / 255).astype(np.uint8))
+        paper = 0 if np.average(grey, weights=alpha) > 127 else 255
+        return Image.fromarray(np.rint((grey * alpha + paper * (255 - alpha)) / 255).astype(np.uint8))
     return image.convert("L") if image.mode in ("1", "L", "P", "RGB") else image.convert("RGB").convert("L")
 
 
@@ -166,17 +171,17 @@ def _ink(light: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     height, width = light.shape
-    levels = light.astype(np.float32)
+    values = light.astype(np.float32)
     # The paper: a plane through the frame, twice, the second time without what lies far from the first.
     rows, columns = np.mgrid[:height, :width]
     plane = np.stack([np.ones_like(rows), rows / height, columns / width], -1).astype(np.float32)
     frame = _frame(width, height)
     for _ in range(2):
-        paper = plane @ np.linalg.lstsq(plane[frame], levels[frame], rcond=None)[0]
-        gap = np.abs(levels - paper)
+        paper = plane @ np.linalg.lstsq(plane[frame], values[frame], rcond=None)[0]
+        gap = np.abs(values - paper)
         frame = frame & (gap <= max(8.0, 3 * float(np.median(gap[frame]))))
     noise = 1.4826 * float(np.median(gap[frame]))  # a standard deviation, as the median tells it
-    ink = np.clip(levels - paper, 0, None)
+    ink = np.clip(values - paper, 0, None)
     smooth = ndimage.gaussian_filter(ink, min(height, width) / 128)
     peak = float(smooth.max())
     if peak < max(CONTRAST, 6 * noise):

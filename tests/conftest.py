@@ -16,15 +16,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
@@ -44,6 +47,8 @@ os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
     """Undo what MLflow writes into the environment, which the scripts of a later test would obey."""
+    import pipeline.tracking  # noqa: F401 - its settings stay
+
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -55,6 +60,18 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("NO_SKIP"):
         pytest.fail(what)
     pytest.skip(what)
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",  # it refuses to start as root otherwise
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a test must not reach the network
+)
 
 
 @dataclass(frozen=True)
@@ -261,18 +278,57 @@ def served(folder: Path) -> Iterator[str]:
     """Run an MLflow server over the store in ``folder`` and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    with running_server(command, folder, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_server(
+    command: list[str], folder: Path, port: int, env: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a server in ``folder`` until the end of the block; it begins when the port answers."""
+    env = os.environ | (env or {})
     with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        for _ in range(120):
+        for _ in range(240):
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                if server.poll() is not None or probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
+        assert server.poll() is None, (folder / "server.log").read_text()
+        yield server
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """Return where the browser is, or skip, saying how to get one, before anything is trained for it."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    return path or missing("no browser: apt-get install chromium, or set CHROMIUM to the path of Chromium or Chrome")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> "Iterator[Browser]":
+    """Start the browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+def save_picture(screenshot: bytes, name: str) -> None:
+    """Save what the browser shows where SCREENSHOTS says, if it does."""
+    from PIL import Image
+
+    if folder := os.environ.get("SCREENSHOTS"):  # 256 colours are enough, and a third of the bytes
+        Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(256).save(ROOT / folder / name, optimize=True)
 
 
 @pytest.fixture(scope="session")
@@ -281,6 +337,27 @@ def real_data() -> Path:
     if not (DATA_DIR / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists():
         pytest.skip(f"the full MNIST is not in {DATA_DIR}; run pytorch_demo.py once, or set DATA_DIR")
     return DATA_DIR
+
+
+def _make_mnist(folder: Path) -> tuple[Result, Result, Result]:
+    data = ("--data-dir", DATA_DIR)
+    trained = run_script(folder, "pytorch_demo.py", "--epochs", 2, *data)
+    run = ("--run-id", trained.json["run_id"])
+    evaluated = run_script(folder, "evaluate.py", *run, "--batch-size", 64, "--log-mlflow", *data)
+    shutil.copy(folder / "mlflow.db", folder / "before.db")
+    return trained, evaluated, run_script(folder, "promote.py", *run, "--min-accuracy", 0.85)
+
+
+@pytest.fixture
+def mnist(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Return what the three scripts made of the real MNIST in two epochs, in a copy of the test's own."""
+    return own_mnist(tmp_path_factory)
+
+
+def own_mnist(factory: pytest.TempPathFactory) -> Pipeline:
+    """Run the three scripts on MNIST, once for all tests, and return a copy."""
+    made, results = once_for_all(factory, "mnist", _make_mnist)
+    return Pipeline(own_copy(factory, made), *results)
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from conftest import ROOT, Pipeline, Result, call, forked, once_for_all, own_cop
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
+import evaluate
 import promote
 from pipeline import UserError, cli, data, promotion, registry
 
@@ -245,22 +246,21 @@ def test_latency_is_measured_side_by_side_where_the_policy_asks_for_it(
 
 
 def test_mnist_reaches_production_and_a_model_trained_on_500_images_does_not_replace_it(
-    real_data: Path, tmp_path: Path
+    mnist: Pipeline, real_data: Path
 ) -> None:
-    data_dir, trained, evaluated, promoted = ("--data-dir", real_data), [], [], []
-    for options in ("--epochs 1 --augment none", "--epochs 20 --limit 500"):
-        trained.append(run_script(tmp_path, "pytorch_demo.py", *options.split(), *data_dir))
-        run = ("--run-id", trained[-1].json["run_id"])
-        evaluated.append(run_script(tmp_path, "evaluate.py", *run, "--batch-size", 64, "--log-mlflow", *data_dir))
-        promoted.append(run_script(tmp_path, "promote.py", *run, "--min-accuracy", 0.85))
-    assert evaluated[0].json["samples"] == 10_000
-    assert evaluated[0].json["test_accuracy"] == trained[0].json["test_accuracy"] >= 0.985
-    assert [result.json["decision"] for result in promoted] == ["promoted", "refused"]
-    checks = {check["name"]: check for check in promoted[1].json["checks"]}
+    assert mnist.evaluated.json["samples"] == 10_000
+    assert mnist.evaluated.json["test_accuracy"] == mnist.trained.json["test_accuracy"] >= 0.985
+    data_dir = ("--data-dir", real_data)
+    trained = run_script(mnist.folder, "pytorch_demo.py", "--epochs", 20, "--limit", 500, *data_dir)
+    run = ("--run-id", trained.json["run_id"])
+    assert call(evaluate.main, *run, "--log-mlflow", *data_dir, folder=mnist.folder).code == 0
+    refused = call(promote.main, *run, "--min-accuracy", 0.85, folder=mnist.folder)
+    assert [result.json["decision"] for result in (mnist.promoted, refused)] == ["promoted", "refused"]
+    checks = {check["name"]: check for check in refused.json["checks"]}
     assert checks["min_accuracy_lower_end"]["passed"]
     assert not checks["regression"]["passed"]
-    assert "McNemar p" in promoted[1].json["reason"] and "significantly worse" in promoted[1].json["reason"]
-    use(tmp_path / "mlflow.db")
+    assert "McNemar p" in refused.json["reason"] and "significantly worse" in refused.json["reason"]
+    use(mnist.folder / "mlflow.db")
     assert int(MlflowClient().get_registered_model("mnist-classifier").aliases["champion"]) == 1
 
 

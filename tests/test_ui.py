@@ -9,30 +9,18 @@ It takes Chromium or Chrome from the machine: apt-get install chromium, or CHROM
 import os
 import platform
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pipeline, missing, once_for_all, own_pipeline, run_script, served
+from conftest import Pipeline, once_for_all, own_pipeline, run_script, save_picture, served
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from pipeline import data
 
-FLAGS = (
-    "--no-sandbox",  # it refuses to start as root otherwise
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a test must not reach the network
-)
 # What MLflow's UI remembers of a person who has been there before: chose "Model training", closed what pops up.
 REMEMBERED = """
     localStorage.setItem('_mlflow_model_registry_promo_modal_dismissed_v1', 'true');
@@ -51,14 +39,6 @@ ELIDE = r"""(words) => {
 }"""
 
 expect.set_options(timeout=30_000)  # milliseconds; the machine may be busy with other tests
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Return where the browser is, or skip, saying how to get one, before anything is trained for it."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    return path or missing("no browser: apt-get install chromium, or set CHROMIUM to the path of Chromium or Chrome")
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +68,6 @@ def address(three_runs: Pipeline) -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """Start the browser."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(address: str, browser: Browser) -> Iterator[Page]:
     """Open the UI at its list of experiments, in a tab that knows nothing of other tests."""
@@ -115,7 +86,7 @@ def picture(page: Page) -> Callable[[str, int], None]:
     """Return a function that saves the upper part of what is on the page where SCREENSHOTS says."""
 
     def save(name: str, height: int) -> None:
-        if folder := os.environ.get("SCREENSHOTS"):
+        if "SCREENSHOTS" in os.environ:
             page.mouse.move(0, 0)
             page.evaluate(ELIDE, [socket.gethostname(), platform.release()])
             image = page.screenshot(
@@ -123,8 +94,7 @@ def picture(page: Page) -> Callable[[str, int], None]:
                 animations="disabled",
                 style="[data-assistant-ui] { visibility: hidden }",
             )
-            # 256 colours are enough, and a third of the bytes
-            Image.open(BytesIO(image)).convert("RGB").quantize(256).save(ROOT / folder / name, optimize=True)
+            save_picture(image, name)
 
     return save
 
