@@ -14,10 +14,13 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from unittest.mock import patch
@@ -101,16 +104,39 @@ class Result:
 def run_script(
     folder: Path, script: str, *arguments: object, root: Path = ROOT, env: dict[str, str] | None = None
 ) -> Result:
-    """Run a script in ``folder`` as a user would, on the SQLite store in it."""
-    done = subprocess.run(
-        [sys.executable, str(root / script), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | (env or {}),
-        capture_output=True,
-        text=True,
-        timeout=240,
+    """Run a script in ``folder`` as a user would, on the SQLite store in it, in a process of its own."""
+    with tempfile.TemporaryDirectory() as aside:
+        stdout, stderr = Path(aside, "stdout"), Path(aside, "stderr")
+        request = {
+            "script": str(root / script),
+            "arguments": list(map(str, arguments)),
+            "folder": str(folder),
+            "env": os.environ | (env or {}),
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+        }
+        with _one_at_a_time:
+            zygote = _zygote()
+            assert zygote.stdin and zygote.stdout
+            print(json.dumps(request), file=zygote.stdin, flush=True)
+            timeout = threading.Timer(240, os.kill, (int(zygote.stdout.readline()), signal.SIGKILL))
+            timeout.start()
+            code = int(zygote.stdout.readline())
+            timeout.cancel()
+        return Result(code, stdout.read_text(), stderr.read_text())
+
+
+_one_at_a_time = threading.Lock()
+
+
+@cache
+def _zygote() -> "subprocess.Popen[str]":
+    """Start tests/zygote.py, which ends with this process."""
+    command = [sys.executable, str(ROOT / "tests" / "zygote.py")]
+    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}  # as pipeline.tracking has them
+    return subprocess.Popen(
+        command, env=os.environ | settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def call(main: Callable[[], int], *arguments: object, folder: Path | None = None) -> Result:

@@ -344,7 +344,7 @@ def test_a_terminal_gets_a_progress_bar_per_epoch(tmp_path: Path, empty_store: P
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("pytorch_demo.py --dataset cifar", "invalid choice: 'cifar'"),
+        ("pytorch_demo.py --dataset cifar", "'cifar' is none of mnist, fashion-mnist, digits, nor a directory"),
         ("pytorch_demo.py --batch-size 0", "'0' is not a whole number of at least 1"),
         ("pytorch_demo.py --epochs 0", "'0' is not a whole number of at least 1"),
         ("pytorch_demo.py --lr nan", "'nan' is not a number above 0"),

@@ -11,7 +11,6 @@ import platform
 import re
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,9 +51,9 @@ def three_runs(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Pipel
             ("--run-name", "lr 0.002", "--lr", 0.002, "--epochs", 10),
             ("--run-name", "lr 0.05", "--lr", 0.05, "--epochs", 5, "--no-register"),
         )
-        with ThreadPoolExecutor() as both:
-            for result in both.map(lambda options: run_script(made.folder, *train, *options), others):
-                assert result.code == 0, result
+        for options in others:
+            result = run_script(made.folder, *train, *options)
+            assert result.code == 0, result
         return made
 
     made: Pipeline = once_for_all(tmp_path_factory, "three_runs", make)[1]
