@@ -97,7 +97,7 @@ def answer(champion: Champion, given: "Image.Image | Path | None") -> tuple[dict
     try:
         pixels = images.prepare(images.read(given) if isinstance(given, Path) else images.levels(given)).pixels
     except images.UnusableError as error:
-        return None, "", INVITATION if error.problem == images.BLANK else f"This is no picture that I can read: {error}"
+        return None, "", INVITATION if error.problem == images.BLANK else f"This cannot be read: {error}"
     model = champion.model
     logits = predict(model.module, torch.from_numpy(pixels)[None, None], device=torch.device("cpu"))
     probabilities = logits.double().softmax(1)[0].tolist()

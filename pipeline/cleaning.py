@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ def _near(hashes: np.ndarray, pixels: np.ndarray) -> Iterator[tuple[int, int]]:
     seen: set[int] = set()
     pairs = _close(hashes)
     for few in np.array_split(pairs, 1 + len(pairs) // 4096):
-        ones, others = (pixels[few[:, column]].reshape(len(few), -1) for column in (0, 1))
+        ones, others = (pixels[few[:, column]].reshape(len(few), images.SIDE**2) for column in (0, 1))
         ink = np.maximum(ones, others) >= 32
         gaps = np.where(ink, np.maximum(ones, others) - np.minimum(ones, others), 0).sum(1)
         for index, other in few[gaps <= ALIKE * ink.sum(1)].tolist():
@@ -311,7 +312,7 @@ def report(cleaned: Cleaned, kind: str, found: int, ignored: Sequence[str]) -> d
         "findings": {
             name: {
                 "count": len(cleaned.findings[name]),
-                "done": done,
+                "done": _done(done, cleaned.findings[name]),
                 "what": what,
                 "images": [
                     {
@@ -329,6 +330,12 @@ def report(cleaned: Cleaned, kind: str, found: int, ignored: Sequence[str]) -> d
             for name, (done, what) in PROBLEMS.items()
         },
     }
+
+
+def _done(done: str, findings: Sequence[Finding]) -> str:
+    """Return what was done; of what is usually only listed, how many were set aside."""
+    aside = sum(each.set_aside for each in findings)
+    return f"{done}, {aside:,} set aside" if aside and done == LISTED else done
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -353,7 +360,7 @@ def markdown(report: dict[str, Any]) -> str:
         if problem["images"]:
             lines += ["", f"## {name}: {problem['count']:,}", ""]
             for each in problem["images"][:20]:
-                aside = "; set aside" if each["set_aside"] and problem["done"] == LISTED else ""
+                aside = "; set aside" if each["set_aside"] and problem["done"] != SET_ASIDE else ""
                 lines.append(f"- {_code(each['file'])} (class {_code(each['class'])}): {each['detail']}{aside}")
     lines += ["", "## Classes", "", "| class | to train on | to test on |", "| --- | --- | --- |"]
     lines += [f"| {_code(name)} | {each['train']:,} | {each['test']:,} |" for name, each in report["classes"].items()]
@@ -390,12 +397,13 @@ def write(folder: Path, cleaned: Cleaned, report: dict[str, Any]) -> None:
             rows.append((f"{name}: {len(findings):,}", examples))
         for each in findings:
             if each.set_aside:
-                file = folder / "quarantine" / name / each.raw.name
+                file = folder / "quarantine" / name / _file_name(each.raw)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(each.raw.picture, Path):
-                    shutil.copyfile(each.raw.picture, file)
+                    with suppress(OSError):  # what cannot be read cannot be copied
+                        shutil.copyfile(each.raw.picture, file)
                 elif (picture := _picture(each.raw)) is not None:
-                    Image.fromarray(picture).save(file.with_name(f"{file.name} {_file_name(each.raw.label)}.png"))
+                    Image.fromarray(picture).save(file)
     plots.contact_sheet(rows).savefig(folder / "cleaning_report.png")
 
 
@@ -407,6 +415,8 @@ def _picture(raw: Raw) -> np.ndarray | None:
         return None
 
 
-def _file_name(text: str) -> str:
-    """Return a text without what a file's name cannot hold."""
-    return re.sub(r"[^\w. -]", "_", text)[:80]
+def _file_name(raw: Raw) -> str:
+    """Return where an image lies below a folder; one from an array is named by the array, its place and its class."""
+    if isinstance(raw.picture, Path):
+        return raw.name
+    return re.sub(r"[^][\w. -]", "_", f"{raw.name[-80:]} {raw.label[:80]}") + ".png"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SIDE, BOX = 28, 20  # of the image, and of the place in it that the ink is fitted into, in pixels
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # not all that Pillow can read: some formats run programs
@@ -76,8 +76,11 @@ def read(file: Path | IO[bytes]) -> np.ndarray:
             return levels(image)
     except UnusableError:
         raise
+    except UnidentifiedImageError:  # its text has the whole path
+        raise UnusableError(UNREADABLE, f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from None
     except Exception as error:  # what Pillow raises for damaged files is as various as the formats
-        raise UnusableError(UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from None
+        text = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UnusableError(UNREADABLE, text or type(error).__name__) from None
 
 
 def levels(image: Image.Image) -> np.ndarray:
@@ -104,7 +107,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 def scale_of(largest: float) -> float:
     """Return the value of white where ``largest`` is the highest that is seen: 1, 255 or 65,535."""
-    return next(white for white in (1.0, 255.0, 65_535.0, max(largest, 1.0)) if largest <= white)
+    return next((white for white in (1.0, 255.0, 65_535.0) if largest <= white), largest)
 
 
 def to_bytes(values: np.ndarray, white: float | None = None) -> np.ndarray:

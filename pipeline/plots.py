@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +18,17 @@ if TYPE_CHECKING:  # evaluate.py draws too, and imports nothing that trains
     from pipeline.comparison import Group
     from pipeline.training import Epoch
 
+
+class Picture(Figure):
+    """A figure that says nothing of letters that its font lacks: classes may have names in any script."""
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """Write the figure to a file."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            super().savefig(*arguments, **options)
+
+
 MOST_NUMBERED = 20  # classes; with more, names and numbers would overlap
 
 
@@ -24,7 +36,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Return the confusion matrix: truth in rows, prediction in columns, colour by share of the row."""
     counts, names = evaluation.confusion, evaluation.classes
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
-    figure = Figure(figsize=(8, 7.4), layout="constrained")
+    figure = Picture(figsize=(8, 7.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the true class", shrink=0.8)
@@ -47,7 +59,7 @@ def misclassified(evaluation: Evaluation, images: Tensor) -> Figure:
     """Return the most confident mistakes among ``images``, uint8 [N, 1, 28, 28], with truth, guess and probability."""
     mistakes = evaluation.mistakes(25)
     wrong = int((evaluation.predictions != evaluation.labels).sum())
-    figure = Figure(figsize=(10, 10.5))
+    figure = Picture(figsize=(10, 10.5))
     axes = figure.add_axes((0.01, 0.02, 0.98, 0.93))  # one for all 25: a subplot each takes four times as long
     axes.axis("off")
     axes.set_title(f"The most confident of {wrong:,} mistakes in {len(evaluation.labels):,} images")
@@ -73,7 +85,7 @@ def confusions(evaluation: Evaluation, images: Tensor) -> Figure:
     pairs = evaluation.confusions(8)
     mistakes = evaluation.mistakes(len(images))
     side, cell, columns = 28, 32, 10
-    figure = Figure(figsize=(9, 0.6 + 0.75 * max(len(pairs), 1)), layout="constrained")
+    figure = Picture(figsize=(9, 0.6 + 0.75 * max(len(pairs), 1)), layout="constrained")
     axes = figure.subplots()
     axes.axis("off")
     axes.set_title("The most frequent confusions and their most confident examples" if pairs else "No mistakes")
@@ -92,7 +104,7 @@ def confusions(evaluation: Evaluation, images: Tensor) -> Figure:
 def contact_sheet(rows: Sequence[tuple[str, Sequence[tuple[np.ndarray | None, str]]]]) -> Figure:
     """Return pictures in rows, each with a title; a picture is uint8 [height, width] or None, and has a caption."""
     columns, cell, side = 8, 120, 84  # of a picture's place and of the picture, in pixels
-    figure = Figure(figsize=(10, 0.8 + 1.25 * max(len(rows), 1)))
+    figure = Picture(figsize=(10, 0.8 + 1.25 * max(len(rows), 1)))
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.99 - 0.5 / figure.get_figheight()))
     axes.axis("off")
     axes.set_title("What was found, and the first images of each" if rows else "Nothing was found")
@@ -121,7 +133,7 @@ def _text(name: str) -> str:
 def prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str], probabilities: np.ndarray) -> Figure:
     """Return a picture, uint8 [height, width], beside the ``pixels`` that the model saw and its ten best guesses."""
     best = np.argsort(-probabilities, kind="stable")[:10]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Picture(figsize=(9, 3.2), layout="constrained")
     for axes, image, title in zip(
         (*figure.subplots(1, 3)[:2],), (picture, pixels), ("the picture", "what the model saw"), strict=True
     ):
@@ -139,7 +151,7 @@ def prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str], pr
 def reliability(evaluation: Evaluation) -> Figure:
     """Return how often the model is right against how sure it is; size of a point by its number of images."""
     bins = evaluation.reliability()
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = Picture(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="lightgrey", label="calibrated")
     sure, right, images = (np.array([each[key] for each in bins]) for key in ("confidence", "accuracy", "images"))
@@ -158,7 +170,7 @@ def comparison(groups: Sequence[Group], curves: Mapping[str, Sequence[float]], m
     """
     from pipeline.comparison import lower_is_better, pareto
 
-    figure = Figure(figsize=(12, 4.5 * len(groups)), layout="constrained")
+    figure = Picture(figsize=(12, 4.5 * len(groups)), layout="constrained")
     for (left, right), group in zip(figure.subplots(len(groups), 2, squeeze=False), groups, strict=True):
         table = group.table.dropna(subset=["training_seconds", metric])
         names = dict(zip(group.table.index, group.table["name"], strict=True))
@@ -182,7 +194,7 @@ def comparison(groups: Sequence[Group], curves: Mapping[str, Sequence[float]], m
 
 def training_curves(epochs: Sequence[Epoch]) -> Figure:
     """Return loss and accuracy over the epochs, training beside validation."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Picture(figsize=(11, 4.5), layout="constrained")
     steps = [epoch.epoch for epoch in epochs]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, marker in (("train", "o"), ("validation", "s")):

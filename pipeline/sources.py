@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -54,20 +55,25 @@ def find(source: Path) -> tuple[str, list[Raw], list[str]]:
     if not source.exists():
         raise UserError(f"{source} is not there; name the folder with your images")
     try:
+        ignored: list[str] = []
         if source.is_file() and source.suffix in (".npz", ".npy"):
-            return "arrays", _arrays(_stored([source]), source), []
-        idx = sorted(source.rglob("*idx[1-9]-ubyte*"))
-        if idx:
-            return "idx", _arrays(_idx(idx, source), source), []
-        stored = sorted([*source.glob("*.npz"), *source.glob("*.npy")])
-        if stored:
-            return "arrays", _arrays(_stored(stored), source), []
-        found, ignored = _folders(source)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+            kind, found = "arrays", _arrays(_stored([source]), source)
+        elif idx := _shown(source.rglob("*idx[1-9]-ubyte*")):
+            kind, found = "idx", _arrays(_idx(idx, source), source)
+        elif stored := _shown([*source.glob("*.npz"), *source.glob("*.npy")]):
+            kind, found = "arrays", _arrays(_stored(stored), source)
+        else:
+            kind, (found, ignored) = "folders", _folders(source)
+    except (OSError, ValueError, EOFError, zlib.error, BadZipFile) as error:
         raise UserError(f"cannot read {source} ({error}); it takes {EXPECTED}") from None
     if not found:
         raise UserError(f"there are no images in {source}; it takes {EXPECTED}")
-    return "folders", found, ignored
+    return kind, found, ignored
+
+
+def _shown(files: Iterable[Path]) -> list[Path]:
+    """Return the files in order, without hidden ones, such as macOS leaves behind."""
+    return sorted(file for file in files if not file.name.startswith("."))
 
 
 def order(labels: Iterable[str]) -> list[str]:
@@ -79,43 +85,45 @@ def order(labels: Iterable[str]) -> list[str]:
 
 def _folders(source: Path) -> tuple[list[Raw], list[str]]:
     """Read torchvision's ImageFolder layout, with or without parts above the classes."""
-    tops = _folders_in(source)
+    tops = _shown(each for each in source.iterdir() if each.is_dir())
     parts = {top: PARTS.get(top.name.lower(), "") for top in tops}
     has_parts = all(parts.values()) and "train" in parts.values()
     found: list[Raw] = []
-    ignored = [str(file.relative_to(source)) for file in source.iterdir() if file.is_file()]
-    for top in tops:
-        for folder in _folders_in(top) if has_parts else [top]:
-            for file in sorted(folder.rglob("*")):
-                name = file.relative_to(source)
-                if file.is_dir() or any(each.startswith(".") for each in name.parts):
-                    continue
-                if file.suffix.lower() in images.SUFFIXES:
-                    found.append(Raw(name.as_posix(), folder.name, parts[top] if has_parts else "", file))
-                else:
-                    ignored.append(name.as_posix())
-    return found, sorted(ignored)
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    ignored: list[str] = []
+    for file in sorted(source.rglob("*")):
+        name = file.relative_to(source)
+        if file.is_dir() or any(each.startswith(".") for each in name.parts):
+            continue
+        try:
+            text = name.as_posix().encode().decode()
+        except UnicodeEncodeError:
+            raise UserError(f"the name {name.as_posix()!a} in {source} is not UTF-8; rename it") from None
+        classes = name.parts[has_parts:-1]
+        if file.suffix.lower() in images.SUFFIXES and classes:
+            found.append(Raw(text, classes[0], parts[source / name.parts[0]] if has_parts else "", file))
+        else:
+            ignored.append(text)
+    return found, ignored
 
 
 def _idx(files: list[Path], source: Path) -> dict[str, np.ndarray]:
     """Read IDX files; of one that lies there packed and unpacked, as torchvision leaves it, the packed one."""
-    packed = {file.name.removesuffix(".gz"): file for file in reversed(files)} | {
-        file.stem: file for file in files if file.suffix == ".gz"
-    }
-    if len({file.parent for file in packed.values()}) > 1:
-        folders = sorted({str(file.parent) for file in packed.values()})
-        raise UserError(f"there are IDX files in {', '.join(folders)}; name one of them")
+    if len(folders := {str(file.parent) for file in files}) > 1:
+        raise UserError(f"there are IDX files in {', '.join(sorted(folders))}; name one of them")
+    packed = {file.name: file for file in files if file.suffix != ".gz"}
+    packed |= {file.stem: file for file in files if file.suffix == ".gz"}
     arrays = {}
     for name, file in packed.items():
         content = file.read_bytes()
         arrays[name] = images.from_idx(gzip.decompress(content) if file.suffix == ".gz" else content)
     for folder in (source, *next(iter(packed.values())).parents[:3]):
         if (folder / "classes.json").is_file():
-            classes = np.array(json.loads((folder / "classes.json").read_text(encoding="utf-8")), str)
+            names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+            if not isinstance(names, list) or any(
+                array.max() >= len(names) for array in arrays.values() if array.ndim == 1
+            ):
+                raise ValueError(f"{folder / 'classes.json'} is no list with a name for every label")
+            classes = np.array(names, str)
             return {name: classes[array] if array.ndim == 1 else array for name, array in arrays.items()}
     return arrays
 
@@ -124,10 +132,11 @@ def _stored(files: list[Path]) -> dict[str, np.ndarray]:
     """Read NumPy files; those that hold Python objects (pickle) are refused by NumPy."""
     arrays: dict[str, np.ndarray] = {}
     for file in files:
-        if file.suffix == ".npy":
-            arrays[file.name] = np.load(file, mmap_mode="r", allow_pickle=False)
+        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            arrays[file.name] = stored
         else:
-            with np.load(file, allow_pickle=False) as stored:
+            with stored:
                 arrays |= {name: stored[name] for name in stored.files}
     return arrays
 
@@ -157,6 +166,8 @@ _KINDS = {"images": {"x", "images", "image", "data"}, "labels": {"y", "labels", 
 
 def _names(labels: np.ndarray) -> list[str]:
     """Return labels of any type as class names."""
+    if not labels.ndim:
+        raise ValueError("a single number in the place of labels")
     labels = labels.reshape(len(labels), -1)
     if labels.shape[1] != 1:
         raise ValueError(f"labels of {labels.shape[1]} columns; it takes one label for each image")
@@ -169,8 +180,8 @@ def _names(labels: np.ndarray) -> list[str]:
 
 
 def _pair(name: str, pixels: np.ndarray, labels: list[str], part: str) -> list[Raw]:
-    if len(pixels) != len(labels) or not labels:
-        raise ValueError(f"{name}: {len(pixels):,} images and {len(labels):,} labels")
+    if not pixels.ndim or len(pixels) != len(labels) or not labels:
+        raise ValueError(f"{name}: {len(pixels) if pixels.ndim else 0:,} images and {len(labels):,} labels")
     side = round(np.sqrt(np.prod(pixels.shape[1:])))
     if pixels.ndim == 2 and side * side == pixels.shape[1]:  # one row an image
         pixels = pixels.reshape(len(pixels), side, side)
@@ -183,7 +194,8 @@ def _pair(name: str, pixels: np.ndarray, labels: list[str], part: str) -> list[R
     brightest = np.fmax.reduce(
         pixels.reshape(len(pixels), -1), 1
     )  # of each image; NaN only where there is nothing else
-    white = images.scale_of(float(np.nanmedian(brightest)))
+    finite = brightest[np.isfinite(brightest)]
+    white = images.scale_of(float(np.median(finite)) if len(finite) else 255)
     if pixels.dtype.kind in "ui" and white == 1 and pixels.max() > 1:
         white = 255
     return [Raw(f"{name}[{i}]", label, part, pixels[i], white) for i, label in enumerate(labels)]

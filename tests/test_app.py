@@ -116,7 +116,7 @@ def test_a_picture_that_is_dropped_is_answered_and_forgotten(page: Page, running
     assert is_forgotten(running.temporary)
     (tmp_path / "text.png").write_text("no picture")
     page.set_input_files("#file input[type=file]", tmp_path / "text.png")
-    expect(page.locator("#message")).to_contain_text("This is no picture that I can read: cannot identify image file")
+    expect(page.locator("#message")).to_contain_text("This cannot be read: it is no PNG")
 
 
 def test_a_decompression_bomb_and_a_file_too_large_are_refused(page: Page, running: Running, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_file_that_is_no_picture_has_its_own_entry_and_does_not_stop_the_rest(
     entries = result.json["images"]
     assert ["error" in each for each in entries] == [True, False, True, True, True, False]
     assert [entries[place]["prediction"] for place in (1, 5)] == labels[:2].tolist()
-    assert f"{text}: error: cannot identify image file" in result.stderr
+    assert f"{text}: error: it is no PNG, JPEG, BMP, GIF, TIFF or WEBP" in result.stderr
     assert "only" in entries[3]["error"] and "No such file" in entries[4]["error"]
     nothing = call(predict.main, text, folder=pipeline.folder)
     assert (nothing.code, nothing.json["failed"], len(nothing.json["images"])) == (2, 1, 1)
