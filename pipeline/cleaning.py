@@ -132,8 +132,8 @@ def clean(found: Sequence[Raw], drop_label_issues: bool, progress: bool) -> Clea
 
     for problem, place, detail in _copies(raws, pixels):
         set_aside(problem, place, detail)
-    has_parts = any(raw.part for raw in raws)
-    for place, label, count in _small_classes(raws, left, has_parts):
+    has_test = any(raw.part == "test" for place, raw in enumerate(raws) if left[place])
+    for place, label, count in _small_classes(raws, left, has_test):
         set_aside("small_class", place, f"class {label!r} has {count}")
     places = np.flatnonzero(left)
     result.classes = tuple(sources.order(raws[place].label for place in places))
@@ -145,7 +145,7 @@ def clean(found: Sequence[Raw], drop_label_issues: bool, progress: bool) -> Clea
     result.pixels = pixels[places]
     number = {name: each for each, name in enumerate(result.classes)}
     result.labels = np.array([number[raws[place].label] for place in places], np.int64)
-    if has_parts:
+    if has_test:
         result.is_test = np.array([raws[place].part == "test" for place in places])
     else:
         result.is_test = _choose_test(result.labels, len(result.classes))
@@ -184,13 +184,12 @@ def _copies(raws: Sequence[Raw], pixels: np.ndarray) -> Iterator[tuple[str, int,
                 yield "train_test_duplicate" if across else "duplicate", place, f"kept: {raws[kept].name}"
 
 
-def _small_classes(raws: Sequence[Raw], left: np.ndarray, has_parts: bool) -> Iterator[tuple[int, str, str]]:
+def _small_classes(raws: Sequence[Raw], left: np.ndarray, has_test: bool) -> Iterator[tuple[int, str, str]]:
     """Yield place, class and number of images for each image of a class that is too small."""
     train: dict[str, int] = defaultdict(int)
     test: dict[str, int] = defaultdict(int)
     for place in np.flatnonzero(left).tolist():
         (test if raws[place].part == "test" else train)[raws[place].label] += 1
-    has_test = has_parts and bool(test)
     for place in np.flatnonzero(left).tolist():
         label = raws[place].label
         if train[label] < SMALLEST_CLASS or (has_test and not test[label]):
@@ -297,7 +296,7 @@ def _cross_validated(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str,
 
 
 def report(cleaned: Cleaned, kind: str, found: int, ignored: Sequence[str]) -> dict[str, Any]:
-    """Return the report for JSON, the same on every machine. Of what was only changed it has no more than numbers."""
+    """Return the report for JSON. Nothing in it tells time or place. Of what was only changed it has the numbers."""
     counts = {
         name: {
             part: int(((cleaned.labels == label) & (cleaned.is_test == (part == "test"))).sum())
@@ -354,7 +353,11 @@ def markdown(report: dict[str, Any]) -> str:
     for name, problem in report["findings"].items():
         lines.append(f"| {name} | {problem['count']:,} | {problem['done']} | {problem['what']} |")
     if ignored := report["source"]["files_ignored"]:
-        lines += ["", f"{len(ignored):,} files are no images by their names, and were not looked at:", ""]
+        lines += [
+            "",
+            f"{len(ignored):,} files not looked at, because of their names or because they lie in no class:",
+            "",
+        ]
         lines += [f"- {_code(name)}" for name in ignored[:20]]
     for name, problem in report["findings"].items():
         if problem["images"]:
@@ -419,4 +422,4 @@ def _file_name(raw: Raw) -> str:
     """Return where an image lies below a folder; one from an array is named by the array, its place and its class."""
     if isinstance(raw.picture, Path):
         return raw.name
-    return re.sub(r"[^][\w. -]", "_", f"{raw.name[-80:]} {raw.label[:80]}") + ".png"
+    return re.sub(r"[^][\w. -]", "_", f"{raw.name[-40:]} {raw.label[:40]}") + ".png"

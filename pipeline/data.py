@@ -144,7 +144,10 @@ def _own(name: str, part: str) -> Dataset:
         expected = None
         if report := report_of(name):
             file = report
-            expected = json.loads(file.read_bytes())["train" if part == "train" else "test"]["sha256"]
+            described = json.loads(file.read_bytes())
+            expected = described["train" if part == "train" else "test"]["sha256"]
+            if list(described["classes"]) != list(classes):
+                raise ValueError(f"its classes are not those of {CLASSES}")
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror or error}); run prepare_data.py again") from None
     except (ValueError, EOFError, zlib.error, KeyError, TypeError) as error:

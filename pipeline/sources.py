@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable
@@ -58,7 +59,7 @@ def find(source: Path) -> tuple[str, list[Raw], list[str]]:
         ignored: list[str] = []
         if source.is_file() and source.suffix in (".npz", ".npy"):
             kind, found = "arrays", _arrays(_stored([source]), source)
-        elif idx := _shown(source.rglob("*idx[1-9]-ubyte*")):
+        elif idx := _shown(file for file in source.rglob("*idx[1-9]-ubyte*") if file.is_file()):
             kind, found = "idx", _arrays(_idx(idx, source), source)
         elif stored := _shown([*source.glob("*.npz"), *source.glob("*.npy")]):
             kind, found = "arrays", _arrays(_stored(stored), source)
@@ -90,9 +91,10 @@ def _folders(source: Path) -> tuple[list[Raw], list[str]]:
     has_parts = all(parts.values()) and "train" in parts.values()
     found: list[Raw] = []
     ignored: list[str] = []
-    for file in sorted(source.rglob("*")):
+    walk = os.walk(source, followlinks=True)  # as ImageFolder does
+    for file in sorted(Path(folder, name) for folder, _, names in walk for name in names):
         name = file.relative_to(source)
-        if file.is_dir() or any(each.startswith(".") for each in name.parts):
+        if any(each.startswith(".") for each in name.parts):
             continue
         try:
             text = name.as_posix().encode().decode()
@@ -119,9 +121,9 @@ def _idx(files: list[Path], source: Path) -> dict[str, np.ndarray]:
     for folder in (source, *next(iter(packed.values())).parents[:3]):
         if (folder / "classes.json").is_file():
             names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-            if not isinstance(names, list) or any(
-                array.max() >= len(names) for array in arrays.values() if array.ndim == 1
-            ):
+            labels = [array for array in arrays.values() if array.ndim == 1]
+            whole = isinstance(names, list) and all(array.dtype.kind in "iu" for array in labels)
+            if not whole or any(array.min() < 0 or array.max() >= len(names) for array in labels):
                 raise ValueError(f"{folder / 'classes.json'} is no list with a name for every label")
             classes = np.array(names, str)
             return {name: classes[array] if array.ndim == 1 else array for name, array in arrays.items()}

@@ -559,8 +559,12 @@ def test_an_interrupted_or_failed_writing_leaves_nothing_behind(
 # --- one thing at a time ----------------------------------------------------------------------------------------
 
 
-def test_without_parts_a_share_of_each_class_is_for_testing(mnist: data.Dataset, tmp_path: Path, quick: None) -> None:
-    planted = good_images(tmp_path / "photos", mnist)
+@pytest.mark.parametrize("top", ["photos", "photos/train"])
+def test_without_a_test_part_a_share_of_each_class_is_for_testing(
+    top: str, mnist: data.Dataset, tmp_path: Path, quick: None
+) -> None:
+    planted = good_images(tmp_path / top, mnist)
+    planted.folder = tmp_path / "photos"
     result = prepare(planted.folder, tmp_path / "cleaned").json
     assert (result["train"], result["test"]) == (340, 60)
     left = everything(tmp_path / "cleaned")

@@ -186,7 +186,9 @@ def test_an_unreadable_file_is_named(small_mnist: Write) -> None:
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'cifar'; choose one of mnist, fashion-mnist, digits"):
+    with pytest.raises(
+        UserError, match=r"'cifar', and there is no cifar.*; choose one of mnist, fashion-mnist, digits"
+    ):
         data.load("cifar", tmp_path)
 
 

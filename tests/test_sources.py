@@ -1,5 +1,6 @@
 import gzip
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,12 @@ def test_a_folder_for_each_class_gives_its_pictures_their_label(tmp_path: Path) 
 def test_classes_and_pictures_are_those_of_torchvisions_imagefolder(tmp_path: Path) -> None:
     from torchvision.datasets import ImageFolder
 
-    draw(tmp_path, "b/1.png", "a/2.jpg", "B/3.bmp", "ä/4.tif", "10/5.png", "9/deep/er/6.webp", "9/7.jpeg")
-    theirs = ImageFolder(tmp_path)
-    _, found, _ = sources.find(tmp_path)
+    source = tmp_path / "source"
+    draw(source, "b/1.png", "a/2.jpg", "B/3.bmp", "ä/4.tif", "10/5.png", "9/deep/er/6.webp", "9/7.jpeg")
+    draw(tmp_path, "elsewhere/8.png")
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    theirs = ImageFolder(source)
+    _, found, _ = sources.find(source)
     assert sources.order(raw.label for raw in found) == theirs.classes
     assert {(str(raw.picture), raw.label) for raw in found} == {
         (file, theirs.classes[label]) for file, label in theirs.samples
@@ -210,6 +214,18 @@ def test_classes_json_beside_or_above_idx_files_names_the_classes(place: str, tm
 def test_a_classes_json_that_does_not_fit_is_refused(content: str, tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / "classes.json").write_text(content)
+    assert f"cannot read {tmp_path}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0x09, "i1"), (0x0B, ">i2"), (0x0D, ">f4")])
+def test_labels_below_zero_or_with_a_fraction_have_no_name_in_classes_json(
+    code: int, kind: str, tmp_path: Path
+) -> None:
+    write_idx(tmp_path, ("train",))
+    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    labels = np.where(Y == 0, 0.5 if kind == ">f4" else -1.0, Y).astype(kind)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, code, 1, 12) + labels.tobytes())
+    (tmp_path / "classes.json").write_text(json.dumps(NAMES))
     assert f"cannot read {tmp_path}" in refusal(tmp_path)
 
 
