@@ -1,6 +1,5 @@
 """The quality gate: evidence and policy in, verdict out. Pure: no files, no network, no MLflow."""
 
-import json
 import math
 import re
 import tomllib
@@ -335,7 +334,7 @@ def parse(text: str, dataset: str, min_accuracy: float | None = None, file: str 
         raise UserError(f"{file} is not TOML: {error}; put it right and run again") from None
     table = tables.get(dataset, {} if min_accuracy is not None else None)
     if not isinstance(table, dict):
-        name = dataset if re.fullmatch(r"[\w-]+", dataset, re.ASCII) else json.dumps(dataset)
+        name = dataset if re.fullmatch(r"[\w-]+", dataset, re.ASCII) else '"' + dataset.replace('"', '\\"') + '"'
         raise UserError(f"{file} has no table [{name}]; add it, or pass --min-accuracy")
     for key, value in table.items():
         where = f"{file}, line {_line(text, dataset, key)}"

@@ -47,6 +47,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin first, so that none is left alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_server.py")
+
+
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
     """Undo what MLflow writes into the environment, which the scripts of a later test would obey."""
