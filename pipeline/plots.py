@@ -34,7 +34,7 @@ MOST_NUMBERED = 20  # classes; with more, names and numbers would overlap
 
 def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Return the confusion matrix: truth in rows, prediction in columns, colour by share of the row."""
-    counts, names = evaluation.confusion, evaluation.classes
+    counts, names = evaluation.confusion, list(map(_text, evaluation.classes))
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     figure = Picture(figsize=(8, 7.4), layout="constrained")
     axes = figure.subplots()
@@ -72,7 +72,7 @@ def misclassified(evaluation: Evaluation, images: Tensor) -> Figure:
         guess = evaluation.predictions[index]
         truth, probability = evaluation.labels[index], evaluation.probabilities[index, guess]
         text = f"truth: {evaluation.classes[truth]}\nguess: {evaluation.classes[guess]} ({probability:.1%})"
-        axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9)
+        axes.text(left + side / 2, top - 2, _text(text), ha="center", va="bottom", fontsize=9)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
     return figure
 
@@ -96,7 +96,7 @@ def confusions(evaluation: Evaluation, images: Tensor) -> Figure:
         for column, index in enumerate(these[:columns]):
             sheet[row * cell :, column * cell :][:side, :side] = images[index, 0].numpy()
         text = f"{pair['label']} called {pair['prediction']}: {pair['count']:,}"
-        axes.text(-6, row * cell + side / 2, text, ha="right", va="center")
+        axes.text(-6, row * cell + side / 2, _text(text), ha="right", va="center")
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
     return figure
 
@@ -175,8 +175,8 @@ def comparison(groups: Sequence[Group], curves: Mapping[str, Sequence[float]], m
         table = group.table.dropna(subset=["training_seconds", metric])
         names = dict(zip(group.table.index, group.table["name"], strict=True))
         for run_id, name in names.items():
-            left.plot(range(1, len(curves[run_id]) + 1), curves[run_id], marker=".", label=name)
-        left.set(xlabel="epoch", ylabel="validation loss", yscale="log", title=group.title)
+            left.plot(range(1, len(curves[run_id]) + 1), curves[run_id], marker=".", label=_text(name))
+        left.set(xlabel="epoch", ylabel="validation loss", yscale="log", title=_text(group.title))
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         seconds, values = table["training_seconds"].to_numpy(), table[metric].to_numpy()
         front = pareto(seconds, values, lower=lower_is_better(metric))

@@ -73,3 +73,12 @@ def test_reliability_draws_a_point_for_each_bin() -> None:
     evaluation = evaluate(torch.eye(3)[[0, 0, 1]], torch.tensor([0, 1, 1]), NAMES)
     (points,) = plots.reliability(evaluation).axes[0].collections
     assert np.asarray(points.get_offsets()) == pytest.approx(np.array([[0.5761, 2 / 3]]), abs=1e-4)
+
+
+def test_a_class_may_have_a_name_that_would_be_a_broken_formula(tmp_path: Path) -> None:
+    evaluation = evaluate(torch.eye(2)[[0, 1, 1]], torch.tensor([0, 1, 0]), (r"$\frac$", "$"))
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    plots.confusion_matrix(evaluation).savefig(tmp_path / "matrix.png")
+    plots.misclassified(evaluation, images).savefig(tmp_path / "mistakes.png")
+    plots.confusions(evaluation, images).savefig(tmp_path / "confusions.png")
+    assert all(imread(file).std() > 0 for file in tmp_path.iterdir())
