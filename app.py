@@ -89,7 +89,7 @@ def answer(champion: Champion, given: "Image.Image | Path | None") -> tuple[dict
     import torch
 
     from pipeline import images
-    from pipeline.evaluation import predict
+    from pipeline.evaluation import probabilities
 
     champion.refresh()
     if given is None:
@@ -99,11 +99,10 @@ def answer(champion: Champion, given: "Image.Image | Path | None") -> tuple[dict
     except images.UnusableError as error:
         return None, "", INVITATION if error.problem == images.BLANK else f"This cannot be read: {error}"
     model = champion.model
-    logits = predict(model.module, torch.from_numpy(pixels)[None, None], device=torch.device("cpu"))
-    probabilities = logits.double().softmax(1)[0].tolist()
-    best = max(range(len(probabilities)), key=lambda index: probabilities[index])
-    line = f"It looks like **{model.classes[best]}** ({probabilities[best]:.1%}). Version {champion.version} says so."
-    return dict(zip(model.classes, probabilities, strict=True)), picture(pixels), line
+    guesses = probabilities(model.module, torch.from_numpy(pixels)[None, None], device=torch.device("cpu"))[0]
+    best = guesses.argmax()
+    line = f"It looks like **{model.classes[best]}** ({guesses[best]:.1%}). Version {champion.version} says so."
+    return dict(zip(model.classes, guesses.tolist(), strict=True)), picture(pixels), line
 
 
 def picture(pixels: "np.ndarray") -> str:
@@ -161,8 +160,6 @@ def main() -> int:
     options = parse_options()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # gone at the end
-        import gradio  # noqa: F401 - its import takes a while: before the model is loaded, so that Ctrl-C works
-
         from pipeline import tracking
 
         with tracking.connected():

@@ -138,8 +138,8 @@ def write(folder: Path, evaluation: "Evaluation", images: "Tensor") -> None:
     plots.reliability(evaluation).savefig(folder / "reliability.png")
     write_json(folder / "classification_report.json", evaluation.report)
     predictions = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
-    for place, (name, column) in enumerate({"label": evaluation.labels, "prediction": evaluation.predictions}.items()):
-        predictions.insert(place, name, column, allow_duplicates=True)  # a class may be called so too
+    predictions.insert(0, "label", evaluation.labels, allow_duplicates=True)  # a class may be called so too
+    predictions.insert(1, "prediction", evaluation.predictions, allow_duplicates=True)
     predictions.to_csv(folder / "predictions.csv", index_label="index", float_format="%.9g")
 
 

@@ -54,7 +54,7 @@ def main() -> int:
     import torch
 
     from pipeline import registry, tracking
-    from pipeline.evaluation import choose_device, predict
+    from pipeline.evaluation import choose_device, probabilities
 
     device = choose_device(options.device)
     with tracking.connected():
@@ -62,12 +62,10 @@ def main() -> int:
         stored = tracking.load_model(uri)
     seen = list(looks)
     pixels = {place: found for place, found in enumerate(seen) if not isinstance(found, str)}
-    every = np.stack([*pixels.values()]) if pixels else np.empty((0, 28, 28), np.uint8)
-    probabilities = np.empty((0, len(stored.classes)))
+    answers: dict[int, np.ndarray] = {}
     if pixels:
-        logits = predict(stored.module.to(device), torch.from_numpy(every).unsqueeze(1), device=device)
-        probabilities = logits.double().softmax(1).numpy()
-    answers = dict(zip(pixels, probabilities, strict=True))
+        every = torch.from_numpy(np.stack([*pixels.values()])).unsqueeze(1)
+        answers = dict(zip(pixels, probabilities(stored.module.to(device), every, device=device), strict=True))
     entries = []
     for place, file in enumerate(options.images):
         if place in answers:

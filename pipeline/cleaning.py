@@ -8,7 +8,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Finding:
     set_aside: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cleaned:
     """What became of a source.
 
@@ -71,7 +71,7 @@ class Cleaned:
     pixels: np.ndarray
     labels: np.ndarray
     is_test: np.ndarray
-    findings: dict[str, list[Finding]] = field(default_factory=lambda: {name: [] for name in PROBLEMS})
+    findings: dict[str, list[Finding]]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def clean(found: Sequence[Raw], drop_label_issues: bool, progress: bool) -> Clea
     UserError
         Fewer than two classes, or more than 1,000, are left.
     """
-    result = Cleaned((), *(np.empty(0),) * 3)
-    report = result.findings
+    report: dict[str, list[Finding]] = {name: [] for name in PROBLEMS}
     seen: list[tuple[np.ndarray, int]] = []
     raws: list[Raw] = []
     looks = images.for_each(_look, found)
@@ -132,36 +131,36 @@ def clean(found: Sequence[Raw], drop_label_issues: bool, progress: bool) -> Clea
 
     for problem, place, detail in _copies(raws, pixels):
         set_aside(problem, place, detail)
+
+    from pipeline import data  # brings PyTorch: after the processes above, which do without
+
     has_test = any(raw.part == "test" for place, raw in enumerate(raws) if left[place])
     for place, label, count in _small_classes(raws, left, has_test):
         set_aside("small_class", place, f"class {label!r} has {count}")
     places = np.flatnonzero(left)
-    result.classes = tuple(sources.order(raws[place].label for place in places))
-    if not 2 <= len(result.classes) <= 1000:
+    classes = tuple(sources.order(raws[place].label for place in places))
+    if not 2 <= len(classes) <= 1000:
         told = ", ".join(f"{name}: {len(items):,}" for name, items in report.items() if items)
-        raise UserError(
-            f"{len(result.classes):,} classes are left, and 2 to 1,000 are needed; found: {told or 'nothing'}"
-        )
-    result.pixels = pixels[places]
-    number = {name: each for each, name in enumerate(result.classes)}
-    result.labels = np.array([number[raws[place].label] for place in places], np.int64)
+        raise UserError(f"{len(classes):,} classes are left, and 2 to 1,000 are needed; found: {told or 'nothing'}")
+    pixels = pixels[places]
+    number = {name: each for each, name in enumerate(classes)}
+    labels = np.array([number[raws[place].label] for place in places], np.int64)
     if has_test:
-        result.is_test = np.array([raws[place].part == "test" for place in places])
+        is_test = np.array([raws[place].part == "test" for place in places])
     else:
-        result.is_test = _choose_test(result.labels, len(result.classes))
+        is_test = data.choose(labels, max(len(classes), round(TEST_SHARE * len(labels))))
 
     keep = np.ones(len(places), bool)
-    sizes = np.bincount(result.labels[~result.is_test])
-    for index, detail in label_issues(result.pixels, result.labels, result.classes, progress):
-        label = result.labels[index]
-        if drop_label_issues and not result.is_test[index] and sizes[label] > SMALLEST_CLASS:
+    sizes = np.bincount(labels[~is_test])
+    for index, detail in label_issues(pixels, labels, classes, progress):
+        label = labels[index]
+        if drop_label_issues and not is_test[index] and sizes[label] > SMALLEST_CLASS:
             keep[index] = False
             sizes[label] -= 1
         report["label_issue"].append(Finding(raws[places[index]], detail, not keep[index]))
-    for index, other in _near(hashes[places], result.pixels):
+    for index, other in _near(hashes[places], pixels):
         report["near_duplicate"].append(Finding(raws[places[other]], f"like {raws[places[index]].name}", False))
-    result.pixels, result.labels, result.is_test = result.pixels[keep], result.labels[keep], result.is_test[keep]
-    return result
+    return Cleaned(classes, pixels[keep], labels[keep], is_test[keep], report)
 
 
 def _copies(raws: Sequence[Raw], pixels: np.ndarray) -> Iterator[tuple[str, int, str]]:
@@ -194,17 +193,6 @@ def _small_classes(raws: Sequence[Raw], left: np.ndarray, has_test: bool) -> Ite
         label = raws[place].label
         if train[label] < SMALLEST_CLASS or (has_test and not test[label]):
             yield place, label, f"{train[label]:,} training and {test[label]:,} test images"
-
-
-def _choose_test(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return which images are for testing: a share of each class, always the same."""
-    from sklearn.model_selection import train_test_split
-
-    size = max(classes, round(TEST_SHARE * len(labels)))
-    _, test = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=0)
-    chosen = np.zeros(len(labels), bool)
-    chosen[test] = True
-    return chosen
 
 
 def _near(hashes: np.ndarray, pixels: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -266,10 +254,10 @@ def _cross_validated(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str,
 
     from pipeline import model, training
     from pipeline.data import Dataset
-    from pipeline.evaluation import predict
+    from pipeline.evaluation import probabilities
 
     every = Dataset("cleaning", torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels), classes, "")
-    probabilities = np.empty((len(labels), len(classes)))
+    found = np.empty((len(labels), len(classes)))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(labels, labels)
     for rest, fold in tqdm(folds, "labels", FOLDS, unit="", disable=not progress):
         train, others = every.take(torch.from_numpy(rest)), every.take(torch.from_numpy(fold))
@@ -287,9 +275,8 @@ def _cross_validated(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str,
             augment=("affine",),
         ):
             pass
-        logits = predict(network, others.images, device=torch.device("cpu"))
-        probabilities[fold] = logits.double().softmax(1).numpy()
-    return probabilities
+        found[fold] = probabilities(network, others.images, device=torch.device("cpu"))
+    return found
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -297,13 +284,11 @@ def _cross_validated(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str,
 
 def report(cleaned: Cleaned, kind: str, found: int, ignored: Sequence[str]) -> dict[str, Any]:
     """Return the report for JSON. Nothing in it tells time or place. Of what was only changed it has the numbers."""
-    counts = {
-        name: {
-            part: int(((cleaned.labels == label) & (cleaned.is_test == (part == "test"))).sum())
-            for part in ("train", "test")
-        }
-        for label, name in enumerate(cleaned.classes)
-    }
+    train, test = (
+        np.bincount(cleaned.labels[part], minlength=len(cleaned.classes)).tolist()
+        for part in (~cleaned.is_test, cleaned.is_test)
+    )
+    counts = {name: {"train": train[i], "test": test[i]} for i, name in enumerate(cleaned.classes)}
     return {
         "source": {"kind": kind, "images": found, "files_ignored": list(ignored)},
         "images": len(cleaned.labels),

@@ -81,14 +81,14 @@ def load(name: str, data_dir: Path) -> Splits:
     """
     if name not in NAMES:
         every = _own(name, "train")
-        train, validation = cut(every, max(len(every.classes), min(5_000, len(every) // 10)))
+        train, validation = _cut(every, max(len(every.classes), min(5_000, len(every) // 10)))
         test = _own(name, "t10k")
     elif name == "digits":
         every = _digits()
-        rest, test = cut(every, 360)
-        train, validation = cut(rest, 180)
+        rest, test = _cut(every, 360)
+        train, validation = _cut(rest, 180)
     else:
-        train, validation = cut(_idx(name, "train", data_dir), 5_000)
+        train, validation = _cut(_idx(name, "train", data_dir), 5_000)
         test = _idx(name, "t10k", data_dir)
     return Splits(train, validation, test)
 
@@ -97,7 +97,7 @@ def load_test(name: str, data_dir: Path) -> Dataset:
     """Return the test split alone, equal to ``load(name, data_dir).test``. Raises as `load` does."""
     if name not in NAMES:
         return _own(name, "t10k")
-    return cut(_digits(), 360)[1] if name == "digits" else _idx(name, "t10k", data_dir)
+    return _cut(_digits(), 360)[1] if name == "digits" else _idx(name, "t10k", data_dir)
 
 
 def save(folder: Path, train: Dataset, test: Dataset) -> None:
@@ -157,16 +157,21 @@ def _own(name: str, part: str) -> Dataset:
     return found
 
 
-def cut(dataset: Dataset, size: int) -> tuple[Dataset, Dataset]:
-    """Return the rest and ``size`` images cut off from it, stratified by class; the order of the images stays."""
+def choose(labels: np.ndarray, size: int) -> np.ndarray:
+    """Return where ``size`` images are that stand for all, stratified by class; bool [N], always the same."""
     from sklearn.model_selection import train_test_split
 
-    rest, cut = train_test_split(
-        np.arange(len(dataset)), test_size=size, stratify=dataset.labels.numpy(), random_state=SPLIT_SEED
-    )
-    rest.sort()
-    cut.sort()
-    return dataset.take(torch.from_numpy(rest)), dataset.take(torch.from_numpy(cut))
+    _, places = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=SPLIT_SEED)
+    chosen = np.zeros(len(labels), bool)
+    chosen[places] = True
+    return chosen
+
+
+def _cut(dataset: Dataset, size: int) -> tuple[Dataset, Dataset]:
+    """Return the rest and ``size`` images cut off from it, stratified by class; the order of the images stays."""
+    chosen = choose(dataset.labels.numpy(), size)
+    rest, cut = (dataset.take(torch.from_numpy(np.flatnonzero(each))) for each in (~chosen, chosen))
+    return rest, cut
 
 
 def _digits() -> Dataset:

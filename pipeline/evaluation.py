@@ -114,6 +114,11 @@ def predict(
     return torch.cat([model(b.float().contiguous(memory_format=torch.channels_last)) for b in batches]).float().cpu()
 
 
+def probabilities(model: Callable[[Tensor], Tensor], images: Tensor, *, device: torch.device) -> np.ndarray:
+    """Return the probability of each class, float64 [N, classes], for uint8 ``images`` [N, 1, 28, 28]."""
+    return predict(model, images, device=device).double().softmax(1).numpy()
+
+
 def parameters(model: torch.nn.Module) -> int:
     """Return how many trainable numbers the model has."""
     return sum(each.numel() for each in model.parameters())

@@ -193,9 +193,8 @@ def _pair(name: str, pixels: np.ndarray, labels: list[str], part: str) -> list[R
         pixels = pixels[..., 0]
     if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] != 3) or pixels.dtype.kind not in "buif":
         raise ValueError(f"{name}: {pixels.dtype} {list(pixels.shape)} is no array of images, [N, height, width]")
-    brightest = np.fmax.reduce(
-        pixels.reshape(len(pixels), -1), 1
-    )  # of each image; NaN only where there is nothing else
+    # The brightest pixel of each image; NaN only where there is nothing else.
+    brightest = np.fmax.reduce(pixels.reshape(len(pixels), -1), 1)
     finite = brightest[np.isfinite(brightest)]
     white = images.scale_of(float(np.median(finite)) if len(finite) else 255)
     if pixels.dtype.kind in "ui" and white == 1 and pixels.max() > 1:
