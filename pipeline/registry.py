@@ -45,9 +45,9 @@ def register(name: str, model_uri: str, run_id: str) -> int:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     model_id = model_uri.removeprefix("models:/")
-    version = tracking.when_allowed(lambda: client().create_model_version(name, model_uri, run_id, model_id=model_id))
+    version = tracking.insist(lambda: client().create_model_version(name, model_uri, run_id, model_id=model_id))
     _stage(version, STAGING)
-    client().set_registered_model_alias(name, CHALLENGER, version.version)
+    tracking.insist(lambda: client().set_registered_model_alias(name, CHALLENGER, version.version))
     return int(version.version)
 
 

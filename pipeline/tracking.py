@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import random
 import socket
 import sqlite3
 import tempfile
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -158,19 +160,21 @@ def _patience(retries: int, timeout: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def when_allowed(request: Callable[[], T]) -> T:
-    """Return what ``request`` does; where the server says that the account may not, ask again for 15 seconds.
+def insist(request: Callable[[], T]) -> T:
+    """Return what ``request`` does; where other processes do the same at the same time, ask again for some 15 seconds.
 
-    Who makes an experiment or a model is allowed to change it, but only a moment after it is there for all to see:
-    several processes that share an account and are its first would be refused.
+    MLflow fails with an IntegrityError where two processes are the first to log the same data set or alias, and gives
+    up on the number of a version where many register at once. Who makes an experiment or a model is allowed to change
+    it, but only a moment after it is there for all to see: others that use the same account are refused until then.
     """
-    for pause in (1, 2, 4, 8):
+    for pause in (0.25, 0.5, 1, 2, 4, 8):
         try:
             return request()
         except MlflowException as error:
-            if error.error_code != "PERMISSION_DENIED":
+            crossed = "IntegrityError" in error.message or "Giving up after" in error.message
+            if not crossed and error.error_code != "PERMISSION_DENIED":
                 raise
-            time.sleep(pause)
+            time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - so that they do not meet again
     return request()
 
 
@@ -184,9 +188,10 @@ def run(experiment: str, name: str | None, system_metrics: bool = False) -> Iter
     With ``system_metrics`` MLflow logs use of processor, memory, disk and network every ten seconds. Under
     `mlflow run`, which has opened a run already, in the experiment that it was told, it is that one.
     """
-    if "MLFLOW_RUN_ID" not in os.environ:
-        mlflow.set_experiment(experiment)
-    with when_allowed(lambda: mlflow.start_run(run_name=name, log_system_metrics=system_metrics)) as active:
+    own = None if "MLFLOW_RUN_ID" in os.environ else mlflow.set_experiment(experiment).experiment_id
+    # Where another process makes the experiment at the same moment, MLflow returns it without making it the active one.
+    start = partial(mlflow.start_run, run_name=name, experiment_id=own, log_system_metrics=system_metrics)
+    with insist(start) as active:
         try:
             yield active.info.run_id
         except KeyboardInterrupt:
@@ -206,7 +211,7 @@ def log_inputs(splits: "dict[str, Dataset]") -> None:
             name=f"{cli.short_name(split.name)}-{context}",
             digest=split.digest[:32],  # MLflow stores 36 characters at most; the parameters hold the whole
         )
-        mlflow.log_input(dataset, context=context)
+        insist(partial(mlflow.log_input, dataset, context=context))
 
 
 def sources(run: Run) -> list[str]:

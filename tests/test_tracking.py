@@ -4,17 +4,27 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 import torch
 from conftest import free_port
+from mlflow.entities import DatasetInput
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
+from mlflow.store.tracking.dbmodels.models import SqlDataset
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
-from pipeline import UserError, cli, data, model, tracking, without_credentials
+from pipeline import UserError, cli, data, model, registry, tracking, without_credentials
 
 IMAGES = torch.zeros(2, 1, 28, 28)
 CLASSES = tuple("0123456789")
@@ -23,6 +33,12 @@ CLASSES = tuple("0123456789")
 def network(name: str = "cnn") -> torch.nn.Module:
     torch.manual_seed(0)
     return model.build(name, 10, torch.arange(28 * 28 * 2).remainder(256).to(torch.uint8).view(2, 1, 28, 28)).eval()
+
+
+def inputs_of(run_id: str) -> list[DatasetInput]:
+    found = mlflow.get_run(run_id).inputs
+    assert found is not None
+    return found.dataset_inputs
 
 
 def status(run_id: str) -> str:
@@ -56,13 +72,70 @@ def test_params_and_metrics_arrive_with_their_steps(store: Path) -> None:
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
 
 
+def test_a_run_is_in_its_experiment_though_another_process_makes_it_first(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = SqlAlchemyStore.create_experiment
+    with tracking.run("elsewhere", None):
+        pass
+
+    def second(*args: Any, **kwargs: Any) -> str:
+        create(*args, **kwargs)
+        return str(create(*args, **kwargs))
+
+    monkeypatch.setattr(SqlAlchemyStore, "create_experiment", second)
+    with tracking.run("demo", None) as run_id:
+        pass
+    assert tracking.client().get_experiment(mlflow.get_run(run_id).info.experiment_id).name == "demo"
+
+
+@contextmanager
+def another_is_first(row: type, request: Callable[[], object]) -> Iterator[None]:
+    """Send ``request``, once, between MLflow's look for such a row of a table and its insert."""
+    requests = [request]
+
+    def send(session: Session, *_: object) -> None:
+        if requests and any(isinstance(new, row) for new in session.new):
+            requests.pop()()
+
+    event.listen(Session, "before_flush", send)
+    try:
+        yield
+    finally:
+        event.remove(Session, "before_flush", send)
+    assert not requests
+
+
+def test_a_data_set_that_another_process_is_first_to_log_costs_nothing(store: Path) -> None:
+    splits = {"test": data.load_test("digits", Path())}
+    with tracking.run("elsewhere", None) as run_id:
+        tracking.log_inputs(splits)
+    inputs = inputs_of(run_id)
+    with tracking.run("demo", None) as other:
+        pass
+    with (
+        tracking.run("demo", None) as run_id,
+        another_is_first(SqlDataset, lambda: tracking.client().log_inputs(other, inputs)),
+    ):
+        tracking.log_inputs(splits)
+    assert inputs_of(other) == inputs_of(run_id) and len(inputs_of(run_id)) == 1
+
+
+def test_an_alias_that_another_process_is_first_to_set_costs_nothing(store: Path) -> None:
+    with tracking.run("demo", None) as run_id:
+        uri = tracking.log_model(network(), IMAGES, CLASSES)
+    client = tracking.client()
+    earlier = partial(client.set_registered_model_alias, "digits-classifier", registry.CHALLENGER, "1")
+    with another_is_first(SqlRegisteredModelAlias, earlier):
+        assert registry.register("digits-classifier", uri, run_id) == 1
+    assert registry.holder("digits-classifier", registry.CHALLENGER) == 1
+
+
 def test_inputs_carry_name_digest_and_source(store: Path) -> None:
     test = data.load_test("digits", Path())
     with tracking.run("demo", None) as run_id:
         tracking.log_inputs({"testing": test})
-    inputs = mlflow.get_run(run_id).inputs
-    assert inputs is not None
-    (entry,) = inputs.dataset_inputs
+    (entry,) = inputs_of(run_id)
     assert (entry.dataset.name, entry.dataset.digest) == ("digits-testing", test.digest[:32])
     assert test.source in entry.dataset.source
     assert {tag.value for tag in entry.tags} == {"testing"}
@@ -265,9 +338,9 @@ def test_a_refusal_that_ends_within_seconds_costs_nothing_and_another_error_is_n
             raise asked[-1]
         return str(asked[-1])
 
-    assert tracking.when_allowed(request) == "done"
+    assert tracking.insist(request) == "done"
     answers[:] = [MlflowException("bad", INVALID_PARAMETER_VALUE), "never"]
     asked.clear()
     with pytest.raises(MlflowException, match="bad"):
-        tracking.when_allowed(request)
+        tracking.insist(request)
     assert len(asked) == 1
