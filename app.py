@@ -55,9 +55,7 @@ class Champion:
     """The model in Production, looked up again when it was asked for and some seconds have gone."""
 
     def __init__(self, name: str | None) -> None:
-        from pipeline import registry
-
-        self.name = registry.only_model(name)
+        self.name = name or ""
         self.version = 0
         self.model: StoredModel
         self._lock = threading.Lock()
@@ -73,9 +71,10 @@ class Champion:
             if time.monotonic() - self._looked >= LOOK:
                 try:
                     with tracking.connected():
-                        uri, _, version = registry.find_model(None, None, self.name)
-                        if version != self.version:
-                            self.model, self.version = tracking.load_model(uri), int(version or 0)
+                        uri, found, version = registry.find_model(None, None, self.name or None)
+                        if (found, version) != (self.name, self.version):
+                            self.model = tracking.load_model(uri)
+                            self.name, self.version = str(found), int(version or 0)
                 except UserError as error:
                     if not self.version:
                         raise
@@ -160,10 +159,7 @@ def main() -> int:
     options = parse_options()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # gone at the end
-        from pipeline import tracking
-
-        with tracking.connected():
-            champion = Champion(options.model_name)
+        champion = Champion(options.model_name)
         blocks = page(champion)
         try:
             blocks.launch(

@@ -335,7 +335,7 @@ def parse(text: str, dataset: str, min_accuracy: float | None = None, file: str 
     table = tables.get(dataset, {} if min_accuracy is not None else None)
     if not isinstance(table, dict):
         name = dataset if re.fullmatch(r"[\w-]+", dataset, re.ASCII) else '"' + dataset.replace('"', '\\"') + '"'
-        raise UserError(f"{file} has no table [{name}]; add it, or pass --min-accuracy")
+        raise UserError(f"{file} has no table [{name}]; add it, or give promote.py --min-accuracy")
     for key, value in table.items():
         where = f"{file}, line {_line(text, dataset, key)}"
         wanted = RULES.get(key)
