@@ -206,10 +206,7 @@ def _idx(name: str, part: str, data_dir: Path) -> Dataset:
     """
     from torchvision.datasets import MNIST, FashionMNIST
 
-    sources = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
-    if name not in sources:
-        raise UserError(f"no data set is called {name!r}; choose one of {', '.join(NAMES)}")
-    source = sources[name]
+    source = {"mnist": MNIST, "fashion-mnist": FashionMNIST}[name]
     raw = data_dir / source.__name__ / "raw"
     md5s = dict(source.resources)
     images, labels = (

@@ -221,7 +221,7 @@ def turn(name: str) -> Iterator[str]:
 
     A run in which nothing was decided is deleted again, so that the experiment holds the decisions.
     """
-    experiment = _experiment(name)
+    experiment = tracking.experiment_id(f"{name}-promotions")
     own = {_NUMBER: "", _OWNER: _owner(), "mlflow.user": here()["user"], "mlflow.source.name": "promote.py"}
     run_id = client().create_run(experiment, tags=own).info.run_id
     try:
@@ -336,18 +336,6 @@ def to_go_back_to(taken: list[Decision], number: int | None) -> Decision:
 def here() -> dict[str, Any]:
     """Return who decides, on which host, in which CI job or None, and when."""
     return provenance.here() | {"time": _now()}
-
-
-def _experiment(name: str) -> str:
-    """Return the id of the experiment of the model's decisions, which is made where it is missing."""
-    if found := client().get_experiment_by_name(f"{name}-promotions"):
-        return str(found.experiment_id)
-    try:
-        return str(client().create_experiment(f"{name}-promotions"))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return _experiment(name)  # another process was faster
 
 
 def _wait(experiment: str, run_id: str, number: int) -> list[Run]:

@@ -188,8 +188,7 @@ def run(experiment: str, name: str | None, system_metrics: bool = False) -> Iter
     With ``system_metrics`` MLflow logs use of processor, memory, disk and network every ten seconds. Under
     `mlflow run`, which has opened a run already, in the experiment that it was told, it is that one.
     """
-    own = None if "MLFLOW_RUN_ID" in os.environ else mlflow.set_experiment(experiment).experiment_id
-    # Where another process makes the experiment at the same moment, MLflow returns it without making it the active one.
+    own = None if "MLFLOW_RUN_ID" in os.environ else experiment_id(experiment)
     start = partial(mlflow.start_run, run_name=name, experiment_id=own, log_system_metrics=system_metrics)
     with insist(start) as active:
         try:
@@ -197,6 +196,24 @@ def run(experiment: str, name: str | None, system_metrics: bool = False) -> Iter
         except KeyboardInterrupt:
             mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
             raise
+
+
+def experiment_id(name: str) -> str:
+    """Return the id of the experiment, which is made where it is missing; raise UserError where it was deleted.
+
+    MLflow's `set_experiment` makes it too, but not the active one where another process is faster.
+    """
+    if found := client().get_experiment_by_name(name):
+        if found.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            raise UserError(f"experiment {name!r} was deleted; bring it back with: {restore}")
+        return str(found.experiment_id)
+    try:
+        return str(client().create_experiment(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return experiment_id(name)  # another process was faster
 
 
 def log_inputs(splits: "dict[str, Dataset]") -> None:

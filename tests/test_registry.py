@@ -175,7 +175,7 @@ def test_those_that_wait_in_a_long_line_are_not_taken_for_dead(store: Path, monk
 
 def ticket(number: str, owner: str, **tags: str) -> str:
     """Open a run as another process would that is waiting or deciding."""
-    experiment = registry._experiment("digits-classifier")
+    experiment = tracking.experiment_id("digits-classifier-promotions")
     own = {"decision.number": number, "decision.owner": owner} | {f"decision.{key}": tags[key] for key in tags}
     return str(MlflowClient().create_run(experiment, tags=own).info.run_id)
 

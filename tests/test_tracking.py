@@ -222,6 +222,18 @@ def test_unknown_malformed_and_deleted_runs_are_named(store: Path) -> None:
         tracking.get_run(run_id)
 
 
+def test_a_deleted_experiment_is_named_with_the_way_back(store: Path) -> None:
+    with tracking.run("demo", None):
+        pass
+    number = tracking.experiment_id("demo")
+    tracking.client().delete_experiment(number)
+    with (
+        pytest.raises(UserError, match=f"mlflow experiments restore --experiment-id {number}"),
+        tracking.run("demo", None),
+    ):
+        pass
+
+
 def test_a_run_without_a_model_says_its_status(store: Path) -> None:
     with pytest.raises(RuntimeError), tracking.run("demo", None) as run_id:
         raise RuntimeError
