@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -247,18 +248,29 @@ class Pipeline:
         return run_id
 
 
-def _make_pipeline(folder: Path) -> tuple[Result, Result, Result]:
-    trained = run_script(folder, "pytorch_demo.py", "--dataset", "digits", "--run-name", "lr 0.01")
-    run_id = trained.json["run_id"]
-    evaluated = run_script(folder, "evaluate.py", "--run-id", run_id, "--batch-size", 64, "--log-mlflow")
-    shutil.copy(folder / "mlflow.db", folder / "before.db")
-    return trained, evaluated, run_script(folder, "promote.py", "--run-id", run_id)
+def _scripts(
+    factory: pytest.TempPathFactory,
+    name: str,
+    train: tuple[object, ...],
+    evaluate: tuple[object, ...] = (),
+    promote: tuple[object, ...] = (),
+) -> Pipeline:
+    """Run the three scripts with these options, once for all tests, and return a copy."""
+
+    def make(folder: Path) -> tuple[Result, Result, Result]:
+        trained = run_script(folder, "pytorch_demo.py", *train)
+        run = ("--run-id", trained.json["run_id"])
+        evaluated = run_script(folder, "evaluate.py", *run, "--batch-size", 64, "--log-mlflow", *evaluate)
+        shutil.copy(folder / "mlflow.db", folder / "before.db")
+        return trained, evaluated, run_script(folder, "promote.py", *run, *promote)
+
+    made, results = once_for_all(factory, name, make)
+    return Pipeline(own_copy(factory, made), *results)
 
 
 def own_pipeline(factory: pytest.TempPathFactory) -> Pipeline:
     """Run the three scripts on digits, once for all tests, and return a copy."""
-    made, results = once_for_all(factory, "pipeline", _make_pipeline)
-    return Pipeline(own_copy(factory, made), *results)
+    return _scripts(factory, "pipeline", ("--dataset", "digits", "--run-name", "lr 0.01"))
 
 
 @pytest.fixture
@@ -309,25 +321,33 @@ def served(folder: Path) -> Iterator[str]:
     """Run an MLflow server over the store in ``folder`` and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    with running_server(command, folder, port):
+    with running_server(command, folder, lambda: listens(port)):
         yield f"http://127.0.0.1:{port}"
+
+
+def listens(port: int) -> bool:
+    """Return whether a server on this machine takes connections at the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
 def running_server(
-    command: list[str], folder: Path, port: int, env: dict[str, str] | None = None
+    command: list[str],
+    folder: Path,
+    ready: Callable[[], bool],
+    env: dict[str, str] | None = None,
+    log: str = "server.log",
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server in ``folder`` until the end of the block; it begins when the port answers."""
-    env = os.environ | (env or {})
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+    """Run a server, in ``folder`` and a process group of its own, until the end of the block, which waits for it."""
+    with (folder / log).open("a") as output:
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
     try:
-        for _ in range(240):
-            with socket.socket() as probe:
-                if server.poll() is not None or probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        assert server.poll() is None, (folder / "server.log").read_text()
+        end = time.monotonic() + 120
+        while not ready():
+            if server.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{command} did not start:\n{(folder / log).read_text()[-3000:]}")
+            time.sleep(0.1)
         yield server
     finally:
         with suppress(ProcessLookupError):
@@ -370,15 +390,6 @@ def real_data() -> Path:
     return DATA_DIR
 
 
-def _make_mnist(folder: Path) -> tuple[Result, Result, Result]:
-    data = ("--data-dir", DATA_DIR)
-    trained = run_script(folder, "pytorch_demo.py", "--epochs", 2, *data)
-    run = ("--run-id", trained.json["run_id"])
-    evaluated = run_script(folder, "evaluate.py", *run, "--batch-size", 64, "--log-mlflow", *data)
-    shutil.copy(folder / "mlflow.db", folder / "before.db")
-    return trained, evaluated, run_script(folder, "promote.py", *run, "--min-accuracy", 0.85)
-
-
 @pytest.fixture
 def mnist(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Return what the three scripts made of the real MNIST in two epochs, in a copy of the test's own."""
@@ -387,8 +398,19 @@ def mnist(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
 
 def own_mnist(factory: pytest.TempPathFactory) -> Pipeline:
     """Run the three scripts on MNIST, once for all tests, and return a copy."""
-    made, results = once_for_all(factory, "mnist", _make_mnist)
-    return Pipeline(own_copy(factory, made), *results)
+    data = ("--data-dir", DATA_DIR)
+    return _scripts(factory, "mnist", ("--epochs", 2, *data), data, ("--min-accuracy", 0.85))
+
+
+def bomb(side: int) -> bytes:
+    """Return a whole PNG file of ``side`` x ``side`` pixels, black or white, all black."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    pixels = zlib.compress(bytes((1 + side // 8) * side), 1)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:

@@ -11,7 +11,6 @@ JSON: the step's write, and the exit codes of the two calls (None of a killed on
 `race` prints a line of JSON: the exit codes. What each wrote is in FOLDER/<number>.stdout and .stderr.
 """
 
-import importlib
 import json
 import os
 import shutil
@@ -20,20 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import mlflow
+import zygote
 
-import mlflow.pytorch
-import mlflow.store.tracking.sqlalchemy_store
-import pandas
-import scipy.stats
-import sklearn.metrics
-import torch.export._trace
-import torch.export.pt2_archive._package
-
-from pipeline import cli, plots, promotion, reproduction, training
-
-# all that the scripts can need
-IMPORTED = (mlflow.store, pandas, scipy.stats, sklearn.metrics, torch.export, plots, promotion, reproduction, training)
+ROOT = Path(__file__).parent.parent
 WRITES = ("create_", "set_", "log_", "update_", "delete_", "transition_")
 
 
@@ -41,17 +30,9 @@ def start(script: str, uri: str, arguments: list[str], output: Path, kill_at: in
     """Fork, call the script there, writing to ``output``.stdout, .stderr and .step, and return the process."""
     if child := os.fork():
         return child
-    try:
-        for stream, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(f"{output}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        os.environ["MLFLOW_TRACKING_URI"] = uri
-        sys.argv = [f"{script}.py", *arguments]
-        kill_before(kill_at, Path(f"{output}.step"))
-        cli.run(importlib.import_module(script).main)
-    except SystemExit as end:
-        os._exit(int(end.code or 0))
-    finally:
-        os._exit(99)
+    kill_before(kill_at, Path(f"{output}.step"))
+    env = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    zygote.run(str(ROOT / f"{script}.py"), arguments, str(Path.cwd()), env, f"{output}.stdout", f"{output}.stderr")
 
 
 def kill_before(step: int, notes: Path) -> None:

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from typing import Any
 import boto3
 import pymysql
 import yaml
-from conftest import ROOT, free_port
+from conftest import ROOT, free_port, running_server
 
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 BUCKET = "mlflow"
@@ -42,7 +41,8 @@ class Stack:
     port: int
     env: dict[str, str]
     ports: dict[str, int]
-    server: "subprocess.Popen[bytes] | None" = field(default=None)
+    running: ExitStack = field(default_factory=ExitStack)
+    server: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
     def uri(self) -> str:
@@ -67,19 +67,14 @@ class Stack:
         flags = [flag.replace("0.0.0.0", "127.0.0.1") for flag in compose()["mlflow"]["command"]]
         flags = [re.sub(r"^--port=.*", f"--port={self.port}", flag) for flag in flags]
         command = [sys.executable, str(ROOT / "deploy" / "start.py"), *flags]
-        with (self.folder / "server.log").open("a") as log:
-            self.server = subprocess.Popen(
-                command, cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
-            )
-        wait(lambda: b"OK" in http(self.port, "/health"), self.server, self.folder / "server.log")
+        healthy = lambda: b"OK" in http(self.port, "/health")  # noqa: E731
+        self.server = self.running.enter_context(running_server(command, self.folder, healthy, self.env))
 
     def stop(self) -> None:
         """Kill the MLflow server and all its workers."""
-        if self.server:
-            with suppress(ProcessLookupError):
-                os.killpg(self.server.pid, signal.SIGKILL)
-            self.server.wait(30)
-            self.server = None
+        with suppress(ProcessLookupError):
+            os.killpg(self.server.pid, signal.SIGKILL)
+        self.running.close()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return what the database answers."""
@@ -117,28 +112,6 @@ def database(port: int, env: dict[str, str]) -> Any:
     return pymysql.connect(host="127.0.0.1", port=port, user="mlflow", password=password, database="mlflow")
 
 
-def wait(ready: Any, process: "subprocess.Popen[bytes]", log: Path, seconds: float = 120) -> None:
-    """Wait until ``ready``, for as long as the process lives."""
-    end = time.monotonic() + seconds
-    while not ready():
-        if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-3000:]}")
-        time.sleep(0.1)
-
-
-@contextmanager
-def running(command: list[str], folder: Path, name: str, ready: Any, env: dict[str, str]) -> Iterator[None]:
-    """Run a server of its own process group until the end of the block."""
-    with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait(ready, process, folder / f"{name}.log")
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-
-
 @contextmanager
 def started(folder: Path) -> Iterator[Stack]:
     """Start database, object store and server in ``folder``; stop them at the end."""
@@ -155,10 +128,10 @@ def started(folder: Path) -> Iterator[Stack]:
         servers.enter_context(_mariadb(folder, ports["database"], chosen["DATABASE_PASSWORD"]))
         moto = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(ports["store"])]
         answers = lambda: b"HTTP/1" in http(ports["store"], "/moto-api/data.json")  # noqa: E731
-        servers.enter_context(running(moto, folder, "moto", answers, env))
+        servers.enter_context(running_server(moto, folder, answers, env, "moto.log"))
         stack = Stack(folder, free_port(), env, ports)
-        servers.callback(stack.stop)
         stack.start()
+        servers.callback(stack.stop)
         yield stack
 
 
@@ -171,7 +144,7 @@ def _mariadb(folder: Path, port: int, password: str) -> Iterator[None]:
     subprocess.run(setup, check=True, capture_output=True)
     mariadbd = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin") or "mariadbd"
     serve = [mariadbd, *options, f"--socket={socket_file}", f"--port={port}", "--bind-address=127.0.0.1"]
-    with running(serve, folder, "mariadb", lambda: socket_file.exists(), dict(os.environ)):
+    with running_server(serve, folder, socket_file.exists, log="mariadb.log"):
         with pymysql.connect(unix_socket=str(socket_file), user="root") as root, root.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {BUCKET}")
             cursor.execute(f"CREATE USER mlflow IDENTIFIED BY '{password}'")

@@ -3,12 +3,12 @@ import io
 import resource
 import struct
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import bomb
 from photographs import photograph
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -317,17 +317,6 @@ def test_a_directory_or_a_missing_file_is_unreadable(tmp_path: Path) -> None:
         with pytest.raises(images.UnusableError, match=reason) as refused:
             images.read(tmp_path / name)
         assert refused.value.problem == "unreadable"
-
-
-def bomb(side: int) -> bytes:
-    """Return a whole PNG file of ``side`` x ``side`` pixels, black or white, all black."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    pixels = zlib.compress(bytes((1 + side // 8) * side), 1)
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked() -> None:

@@ -1,6 +1,7 @@
 """predict.py on real pictures, its answers beside those of `mlflow models serve`, and one's own images all the way."""
 
 import json
+import os
 import sys
 import urllib.request
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DATA_DIR, Pipeline, call, free_port, running_server
+from conftest import DATA_DIR, Pipeline, call, free_port, listens, running_server
 from mlflow import MlflowClient
 from photographs import photograph
 from PIL import Image
@@ -166,9 +167,9 @@ def test_mlflow_models_serve_gives_the_same_answers(pipeline: Pipeline, digits: 
     port = free_port()
     uri = "models:/digits-classifier@champion"
     command = ["-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "--port", str(port)]
-    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{pipeline.folder}/mlflow.db"}
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{pipeline.folder}/mlflow.db"}
     pixels = np.stack([np.array(Image.open(file)) for file in files])[:, None]
-    with running_server([sys.executable, *command], pipeline.folder, port, env):
+    with running_server([sys.executable, *command], pipeline.folder, lambda: listens(port), env):
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations",
             json.dumps({"inputs": pixels.tolist()}).encode(),

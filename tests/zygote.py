@@ -36,7 +36,7 @@ IMPORTED = (matplotlib, mlflow, pandas, scipy, sklearn, torch, torchinfo, torchv
 def run(script: str, arguments: list[str], folder: str, env: dict[str, str], stdout: str, stderr: str) -> NoReturn:
     """Become a process that runs the script as `python script arguments` would."""
     for stream, file in ((0, os.devnull), (1, stdout), (2, stderr)):
-        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), stream)
+        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
