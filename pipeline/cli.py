@@ -1,25 +1,24 @@
-"""What the scripts share: options, one JSON line on stdout, error lines, exit codes, files that appear whole.
+"""What the scripts share: option types, one JSON line on stdout, error lines, exit codes.
 
 Imports nothing heavy, so that ``--help`` and a mistyped option answer at once.
 """
 
 import argparse
+import functools
 import json
+import logging
 import math
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from pipeline import UserError
+from pipeline.errors import UserError
 
 OK, REFUSED, USER_ERROR = 0, 1, 2
-POLICY = Path(__file__).parent.parent / "gates.toml"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,29 +34,34 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR, f"error: {message}; {self.prog} --help lists the options\n")
 
 
-def number(kind: type, low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], Any]:
-    """Return an argparse type for a finite number from ``low`` (greater than ``low`` where ``above``) to ``high``."""
-    wanted = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'of at least'} {low}"
-    wanted += f" and at most {high}" if math.isfinite(high) else ""
+def bounded_number(
+    kind: type, minimum: float, maximum: float = math.inf, *, exclusive: bool = False
+) -> Callable[[str], Any]:
+    """Return an argparse type for a finite number from ``minimum`` to ``maximum``.
+
+    If ``exclusive``, the number has to be greater than ``minimum``.
+    """
+    noun = "a whole number" if kind is int else "a number"
+    expected = f"{noun} above {minimum}" if exclusive else f"{noun} of at least {minimum}"
+    if math.isfinite(maximum):
+        expected += f" and at most {maximum}"
 
     def convert(text: str) -> Any:
+        error = argparse.ArgumentTypeError(f"{text!r} is not {expected}")
         try:
             value = kind(text)
         except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and low <= value <= high) or (above and value == low):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+            raise error from None
+        if not math.isfinite(value) or value < minimum or value > maximum:
+            raise error
+        if exclusive and value == minimum:
+            raise error
         return value
 
     return convert
 
 
-def short_name(dataset: str) -> str:
-    """Return the name of a data set, which for one of your own is that of its directory."""
-    return Path(dataset).resolve().name
-
-
-def add_device(options: argparse._ActionsContainer) -> None:
+def add_device_option(options: argparse._ActionsContainer) -> None:
     """Add ``--device``, which every script that computes has."""
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default: auto)"
@@ -74,78 +78,87 @@ def print_json(result: dict[str, Any]) -> None:
     print(json.dumps(result, allow_nan=False), flush=True)
 
 
-def utc(when: datetime) -> str:
-    """Return the time, UTC, to the second."""
-    return when.astimezone(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-
-
-@contextmanager
-def whole(directory: Path) -> Iterator[Path]:
-    """Yield an empty directory inside ``directory``; at the end its files move up, so that each appears whole.
-
-    After an exception nothing is left of it, nor of the directories that were made for it.
-
-    Raises
-    ------
-    UserError
-        The directory cannot be made or written.
-    """
-    made = [parent for parent in (directory, *directory.parents) if not parent.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=directory, prefix="."))
-    except OSError as error:
-        raise UserError(f"cannot write to {directory} ({error.strerror}); choose another directory") from None
-    try:
-        yield beside
-        for file in sorted(beside.iterdir()):
-            file.replace(directory / file.name)
-        made = []
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        for parent in made:
-            parent.rmdir()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; at the end the file moves to ``path``. Raises UserError where that cannot be."""
-    with whole(path.parent) as folder:
-        yield folder / path.name
-
-
-def read(path: Path) -> str:
-    """Return the text of ``path``; raise UserError where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UserError(f"cannot read {path} ({reason}); put it back") from None
-
-
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived. A KeyboardInterrupt, so that both ways of stopping a script end its run alike."""
 
 
-def _stop(number: int, frame: object) -> NoReturn:
-    for name in (signal.SIGINT, signal.SIGTERM):  # a second one stops at once
-        signal.signal(name, signal.SIG_DFL)
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+class EntryPoint(Protocol):
+    """The entry point of a script; None stands for the options of the command line."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the script; return its exit code."""
 
 
-def run(main: Callable[[], int]) -> NoReturn:
-    """Call ``main`` and exit with its code; turn what a person can put right, or asked for, into one line.
+def entry_point(main: Callable[[Sequence[str]], int]) -> EntryPoint:
+    """Make ``main``, which takes the options and returns the exit code, the entry point of a script.
 
-    0 done, 1 refused, 2 the caller's to put right, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    The result takes None for the options of the command line. It shows the log lines of the package, turns a
+    `UserError` into one line and code 2, Ctrl-C into code 130, SIGTERM into 143. Every other exception is a bug and
+    keeps its traceback.
     """
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _stop)
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        arguments = sys.argv[1:] if argv is None else argv
+        with _package_log(), _signal_handlers():
+            try:
+                return main([str(argument) for argument in arguments])
+            except SystemExit as end:  # from argparse
+                return int(end.code or 0)
+            except UserError as error:
+                log("error: " + " ".join(str(error).split()))
+                return USER_ERROR
+            except Terminated:
+                log("stopped")
+                return 128 + signal.SIGTERM
+            except KeyboardInterrupt:
+                log("stopped")
+                return 128 + signal.SIGINT
+
+    return run
+
+
+class _LineFormatter(logging.Formatter):
+    """A message as it is; a warning says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        return f"warning: {message}" if record.levelno >= logging.WARNING else message
+
+
+@contextmanager
+def _package_log() -> Iterator[None]:
+    """Show what the modules of the package log, on stderr."""
+    logger = logging.getLogger("pipeline")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     try:
-        code = main()
-    except UserError as error:
-        log("error: " + " ".join(str(error).split()))
-        code = USER_ERROR
-    except KeyboardInterrupt as stop:
-        log("stopped")
-        code = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
-    sys.exit(code)
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+@contextmanager
+def _signal_handlers() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise; a second signal stops the process at once."""
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield
+        return
+    previous = {number: signal.signal(number, _raise_interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _raise_interrupt(number: int, frame: object) -> NoReturn:
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_DFL)
+    if number == signal.SIGTERM:
+        raise Terminated
+    raise KeyboardInterrupt

@@ -1,0 +1,66 @@
+"""Files and directories that appear complete or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+
+@contextmanager
+def atomic_directory(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory inside ``directory``; at the end its files move up, so that each appears complete.
+
+    After an exception nothing remains of it, nor of the directories that were created for it.
+
+    Raises
+    ------
+    UserError
+        The directory cannot be created or written.
+    """
+    created = [parent for parent in (directory, *directory.parents) if not parent.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory, prefix="."))
+    except OSError as error:
+        raise UserError(f"cannot write to {directory} ({error.strerror}); choose another directory") from None
+    try:
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            file.replace(directory / file.name)
+        created = []
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in created:
+            parent.rmdir()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; at the end the file or directory there moves to ``path``.
+
+    Raises
+    ------
+    UserError
+        The directory of ``path`` cannot be created or written.
+    """
+    with atomic_directory(path.parent) as folder:
+        yield folder / path.name
+
+
+def read_text(path: Path) -> str:
+    """Return the text of ``path``, which is UTF-8.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); restore it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read {path} (not UTF-8); restore it") from None
