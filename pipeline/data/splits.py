@@ -1,0 +1,78 @@
+"""One split of a data set in memory, and how a smaller split is cut from it."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SPLIT_SEED = 0  # not the training seed: every run validates on the same images
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split of a data set, held in memory.
+
+    Attributes
+    ----------
+    name : one of `pipeline.data.catalog.DATASET_NAMES`, or the directory that prepare_data.py wrote.
+    images : uint8 [N, 1, 28, 28], 0 to 255, bright ink on a dark background.
+    labels : int64 [N], 0 to len(classes) - 1.
+    classes : the class names, in the order of the labels.
+    source : the URL that the data come from.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over shape, pixels and labels, in hexadecimal: equal digests mean equal data."""
+        images = self.images.cpu().contiguous().numpy()
+        labels = self.labels.cpu().contiguous().numpy().astype("<i8", copy=False)
+        sha256 = hashlib.sha256(repr(images.shape).encode())
+        sha256.update(images.data)
+        sha256.update(labels.data)
+        return sha256.hexdigest()
+
+    def subset(self, indices: Tensor | slice) -> "Dataset":
+        """Return the images and labels at ``indices`` as a new data set."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the data set with images and labels on ``device``."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+class Splits(NamedTuple):
+    """The three splits of a data set."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+def stratified_mask(labels: np.ndarray, size: int) -> np.ndarray:
+    """Return which ``size`` images to cut off, so that each class keeps its share; bool [N], always the same."""
+    from sklearn.model_selection import train_test_split  # slow to import; reading a test split does not need it
+
+    indices = np.arange(len(labels))
+    _, chosen = train_test_split(indices, test_size=size, stratify=labels, random_state=SPLIT_SEED)
+    mask = np.zeros(len(labels), bool)
+    mask[chosen] = True
+    return mask
+
+
+def stratified_split(dataset: Dataset, size: int) -> tuple[Dataset, Dataset]:
+    """Return the rest, and ``size`` images cut from it, stratified by class; both keep the order of the images."""
+    is_cut = torch.from_numpy(stratified_mask(dataset.labels.numpy(), size))
+    return dataset.subset(~is_cut), dataset.subset(is_cut)
