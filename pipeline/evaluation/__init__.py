@@ -1,0 +1,1 @@
+"""How good a model is: its answers on labelled images, the metrics, and their record."""

@@ -1,0 +1,67 @@
+"""``predictions.csv``: a row for each image with its index, label, prediction, and the probability of each class."""
+
+import io
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import Evaluation
+
+PREDICTIONS_FILE = "predictions.csv"
+
+
+def format_predictions(evaluation: Evaluation) -> bytes:
+    """Return the content of the file; it has nine digits of each probability."""
+    table = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
+    table.insert(0, "label", evaluation.labels, allow_duplicates=True)  # a class may be called "label" too
+    table.insert(1, "prediction", evaluation.predictions, allow_duplicates=True)
+    text: str = table.to_csv(index_label="index", float_format="%.9g")
+    return text.encode()
+
+
+def parse_predictions(content: bytes, classes: tuple[str, ...], origin: str) -> Evaluation:
+    """Return the evaluation that follows from the content of the file; ``origin`` names its source in errors.
+
+    Raises
+    ------
+    UserError
+        It is not a table of labels, predictions and probabilities; or a prediction is not the most probable class.
+    """
+    try:
+        table = pd.read_csv(io.BytesIO(content), index_col=0)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{PREDICTIONS_FILE} of {origin} is damaged ({error})") from None
+    problem = _find_table_problem(table, classes)
+    if problem:
+        raise UserError(
+            f"{PREDICTIONS_FILE} of {origin} is not a table of labels, predictions and probabilities ({problem})"
+        )
+    labels = table.iloc[:, 0].to_numpy()
+    predictions = table.iloc[:, 1].to_numpy()
+    evaluation = Evaluation(classes, labels, table.iloc[:, 2:].to_numpy(dtype=np.float64))
+    if not np.array_equal(predictions, evaluation.predictions):
+        raise UserError(
+            f"{PREDICTIONS_FILE} of {origin} has predictions that are not the most probable class: it was altered"
+        )
+    return evaluation
+
+
+def _find_table_problem(table: pd.DataFrame, classes: tuple[str, ...]) -> str | None:
+    """Return what is wrong with the form of the table, or None."""
+    if not len(table) or table.shape[1] != len(classes) + 2:
+        return f"{len(table)} rows and {table.shape[1]} columns for {len(classes)} classes"
+    kinds = [dtype.kind for dtype in table.dtypes]
+    if kinds[0] != "i" or kinds[1] != "i":
+        return "a label or prediction is not a whole number"
+    if not set(kinds[2:]) <= set("if"):
+        return "a probability is not a number"
+    labels = table.iloc[:, 0]
+    if labels.min() < 0 or labels.max() >= len(classes):
+        return f"labels from {labels.min()} to {labels.max()}"
+    probabilities = table.iloc[:, 2:].to_numpy(dtype=np.float64)
+    if not np.isfinite(probabilities).all():
+        return "a probability is not finite"
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        return "a probability is outside 0 to 1"
+    return None
