@@ -1,0 +1,1 @@
+"""The training: configuration, networks, augmentations, the loop, calibration. Knows nothing of MLflow."""

@@ -1,0 +1,140 @@
+"""The configuration of a training, and its defaults for each data set. Imports nothing heavy."""
+
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.errors import UserError
+
+MODELS = ("cnn", "resnet", "mlp")  # models.py builds them
+AUGMENTATIONS = ("affine", "flip", "erase", "none")  # augment.py has them
+
+
+@dataclass(frozen=True)
+class DatasetDefaults:
+    """What a training on a data set uses if nothing else was chosen.
+
+    Attributes
+    ----------
+    model : name of the network, one of `MODELS`.
+    lr : peak learning rate.
+    augment : how training images are varied, names of `AUGMENTATIONS`.
+    epochs : passes over the training images; None: by the number of images, see `default_epochs`.
+    """
+
+    model: str = "cnn"
+    lr: float = 0.01
+    augment: tuple[str, ...] = ("affine",)
+    epochs: int | None = None
+
+
+# Chosen on the validation split of each data set (benchmarks/NOTES.md). A data set that is not here uses the defaults
+# of the class above. digits is small: 20 epochs are 100 batches.
+DEFAULTS = {
+    "mnist": DatasetDefaults(epochs=6),
+    "fashion-mnist": DatasetDefaults(model="resnet", lr=0.005, augment=("flip", "erase"), epochs=8),
+    "digits": DatasetDefaults(epochs=20),
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the result of a training, except the code and the machine.
+
+    Attributes
+    ----------
+    dataset : name of the data set, or the directory of one's own.
+    model : name of the network, one of `MODELS`.
+    epochs : passes over the training images.
+    lr : peak learning rate.
+    augment : how training images are varied, in this order; names of `AUGMENTATIONS`.
+    limit : train on the first N images only; None: on all.
+    batch_size : images a step.
+    weight_decay : of the optimizer.
+    label_smoothing : share of a label that is spread over all classes, 0 to 1.
+    seed : of everything random.
+    device : type of the device, such as cpu or cuda.
+    """
+
+    dataset: str
+    model: str
+    epochs: int
+    lr: float
+    augment: tuple[str, ...]
+    limit: int | None = None
+    batch_size: int = 256
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    seed: int = 0
+    device: str = "cpu"
+
+    def as_params(self) -> dict[str, Any]:
+        """Return the configuration as it is logged: names and values, the augmentations in one text."""
+        return asdict(self) | {"augment": " ".join(self.augment)}
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, str]) -> "TrainingConfig":
+        """Return the configuration that `as_params` was logged from.
+
+        Raises
+        ------
+        UserError
+            A parameter is missing or is not of its type.
+        """
+        missing = [field.name for field in fields(cls) if field.name not in params]
+        if missing:
+            raise UserError(f"the parameters lack {', '.join(missing)}; choose a run that pytorch_demo.py logged")
+        types = typing.get_type_hints(cls)
+        values = {}
+        for field in fields(cls):
+            text = params[field.name]
+            try:
+                values[field.name] = _PARSERS[types[field.name]](text)
+            except ValueError:
+                raise UserError(
+                    f"the parameter {field.name} is {text!r}, which it cannot be; "
+                    "choose a run that pytorch_demo.py logged"
+                ) from None
+        return cls(**values)
+
+
+def _parse_optional_int(text: str) -> int | None:
+    return None if text == "None" else int(text)
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# How the text of a parameter becomes a value, by the type of the field.
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    int | None: _parse_optional_int,
+    tuple[str, ...]: _parse_names,
+}
+
+
+def build_config(dataset: str, train_size: int, device: str, chosen: Mapping[str, Any]) -> TrainingConfig:
+    """Return the configuration of a training on ``train_size`` images.
+
+    ``chosen`` maps names of fields to values. A value of None, or a missing one, stands for the default.
+    """
+    names = {field.name for field in fields(TrainingConfig)}
+    values = {name: value for name, value in chosen.items() if name in names and value is not None}
+    defaults = asdict(DEFAULTS.get(dataset, DatasetDefaults()))
+    values = defaults | values | {"dataset": dataset, "device": device}
+    values["augment"] = tuple(values["augment"])
+    if values["epochs"] is None:
+        batch_size = values.get("batch_size", TrainingConfig.batch_size)
+        values["epochs"] = default_epochs(train_size, batch_size)
+    return TrainingConfig(**values)
+
+
+def default_epochs(train_size: int, batch_size: int) -> int:
+    """Return the epochs for a data set of which nothing else is known: 6, or more until there are 300 batches."""
+    batches = math.ceil(train_size / batch_size)
+    return max(6, math.ceil(300 / batches))

@@ -1,0 +1,237 @@
+"""The training loop: one epoch at a time, with all of its state in one place. Knows nothing of MLflow."""
+
+import inspect
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from pipeline.data.splits import Dataset
+from pipeline.errors import UserError
+from pipeline.evaluation.inference import compute_logits
+from pipeline.training.augment import augment_batch
+from pipeline.training.config import TrainingConfig
+
+WARM_UP_SHARE = 0.3  # of the steps: the learning rate rises in these and falls in the rest
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one pass over the training images gave. The fields are named as in MLflow.
+
+    Attributes
+    ----------
+    epoch : from 1.
+    train_loss, validation_loss : mean cross-entropy in nats, without label smoothing.
+    train_accuracy, validation_accuracy : 0 to 1.
+    learning_rate : of the last batch.
+    images_per_second : of the training, without the validation.
+    training_seconds : of all epochs until now, with the validation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    images_per_second: float
+    training_seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is logged for every epoch."""
+        metrics = asdict(self)
+        del metrics["epoch"], metrics["training_seconds"]
+        return metrics
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}: {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """The result for people, without the number of the epoch."""
+        return (
+            f"loss {self.train_loss:.4f}, accuracy {self.train_accuracy:.4f}, "
+            f"validation loss {self.validation_loss:.4f}, accuracy {self.validation_accuracy:.4f}, "
+            f"{self.images_per_second:,.0f} images/s"
+        )
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes during a training, so everything that a checkpoint has to save.
+
+    Attributes
+    ----------
+    model : the network; its weights change in place.
+    optimizer, schedule : of the weights, and of the learning rate.
+    generator : of the order of the images and of the augmentations; on the device of the training.
+    epoch : how many epochs are complete.
+    history : their results.
+    """
+
+    model: nn.Sequential
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    generator: torch.Generator
+    epoch: int = 0
+    history: list[EpochResult] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the training computes."""
+        return self.generator.device
+
+    @property
+    def training_seconds(self) -> float:
+        """The seconds of all complete epochs."""
+        return self.history[-1].training_seconds if self.history else 0.0
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) over the model's parameters."""
+    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimizer's name, and its settings that are neither PyTorch's defaults nor in `TrainingConfig`."""
+    description: dict[str, Any] = {"optimizer": type(optimizer).__name__}
+    in_config = TrainingConfig.__dataclass_fields__
+    for name, parameter in inspect.signature(type(optimizer)).parameters.items():
+        value = optimizer.defaults.get(name, parameter.default)
+        if name not in in_config and value != parameter.default:
+            description[f"optimizer_{name}"] = value
+    return description
+
+
+def scale_learning_rate(step: int, total_steps: int) -> float:
+    """Return the share of the peak learning rate at a step, from 0: it rises linearly, then falls linearly to zero.
+
+    One cycle (Smith and Topin, https://arxiv.org/abs/1708.07120). `OneCycleLR` of PyTorch has no parameters that give
+    these rates: it peaks one step earlier, and runs that were made before could not be reproduced.
+    """
+    rising = (step + 1) / (WARM_UP_SHARE * total_steps)
+    falling = (total_steps - step) / ((1 - WARM_UP_SHARE) * total_steps)
+    return min(rising, falling, 1.0)
+
+
+def count_batches(train_size: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch."""
+    return math.ceil(train_size / batch_size)
+
+
+def start_training(
+    model: nn.Sequential, config: TrainingConfig, train_size: int, device: torch.device
+) -> TrainingState:
+    """Return the state before the first epoch of a training on ``train_size`` images; moves the model to ``device``."""
+    model.to(device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, config)
+    total_steps = config.epochs * count_batches(train_size, config.batch_size)
+    schedule = LambdaLR(optimizer, lambda step: scale_learning_rate(step, total_steps))
+    generator = torch.Generator(device).manual_seed(config.seed)
+    return TrainingState(model, optimizer, schedule, generator)
+
+
+def train_one_epoch(
+    state: TrainingState, train: Dataset, validation: Dataset, config: TrainingConfig, *, progress: bool = False
+) -> EpochResult:
+    """Pass over the training images once, measure the model on ``validation``, and add the result to the history.
+
+    The images of ``train`` lie on the device as uint8. A batch is cut from them by a shuffled index, augmented and
+    converted there, so nothing inside an epoch waits for the device. The same seed on the same machine gives the same
+    weights, bit for bit. Labels are smoothed as Szegedy et al. do (https://arxiv.org/abs/1512.00567, section 7).
+
+    Parameters
+    ----------
+    state
+        Of the training; it changes in place.
+    train
+        On the device of the training.
+    validation
+        On any device.
+    config
+        Of the training.
+    progress
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    UserError
+        The loss became infinite or NaN.
+    """
+    start = time.perf_counter()
+    epoch = state.epoch + 1
+    state.model.train()
+    total_loss = torch.zeros((), device=state.device)
+    correct = torch.zeros((), dtype=torch.int64, device=state.device)
+    order = torch.randperm(len(train), generator=state.generator, device=state.device)
+    batches = count_batches(len(train), config.batch_size)
+    title = f"epoch {epoch}/{config.epochs}"
+    with tqdm(total=len(train), desc=title, unit=" images", disable=not progress) as bar:
+        for index in order.tensor_split(batches):
+            learning_rate = float(state.schedule.get_last_lr()[0])
+            labels = train.labels[index]
+            logits = _train_one_batch(state, train.images[index], labels, config)
+            total_loss += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+            bar.update(len(index))
+        train_loss = total_loss.item() / len(train)  # waits for the device, so the clock below is true
+        train_seconds = time.perf_counter() - start
+        if not math.isfinite(train_loss):
+            raise UserError(f"training diverged in epoch {epoch} (loss {train_loss}); try a smaller --lr")
+        validation_loss, validation_accuracy = measure_loss_and_accuracy(state.model, validation, state.device)
+        result = EpochResult(
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=correct.item() / len(train),
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            learning_rate=learning_rate,
+            images_per_second=len(train) / train_seconds,
+            training_seconds=state.training_seconds + time.perf_counter() - start,
+        )
+        bar.set_postfix_str(result.summary)
+    state.epoch = epoch
+    state.history.append(result)
+    return result
+
+
+def _train_one_batch(state: TrainingState, images: Tensor, labels: Tensor, config: TrainingConfig) -> Tensor:
+    """Take one step; return the logits, float32 [N, classes], before it."""
+    images = augment_batch(images, config.augment, state.generator)
+    with autocast_context(state.device):
+        logits: Tensor = state.model(images.float().contiguous(memory_format=torch.channels_last))
+    logits = logits.float()
+    loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    state.schedule.step()
+    return logits.detach()
+
+
+def measure_loss_and_accuracy(model: nn.Module, dataset: Dataset, device: torch.device) -> tuple[float, float]:
+    """Return the mean cross-entropy in nats and the accuracy of the model on a data set."""
+    labels = dataset.labels.cpu()
+    logits = compute_logits(model.eval(), dataset.images, device=device)
+    loss = F.cross_entropy(logits, labels).item()
+    accuracy = (logits.argmax(1) == labels).double().mean().item()
+    return loss, accuracy
+
+
+def autocast_context(device: torch.device) -> torch.autocast:
+    """Return the context for bfloat16 arithmetic if the device has it in hardware, else one that does nothing."""
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        is_native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+    elif device.type == "cuda":
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_native = False
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_native)

@@ -1,0 +1,55 @@
+from dataclasses import fields
+
+import pytest
+
+from pipeline.data.catalog import DATASET_NAMES
+from pipeline.errors import UserError
+from pipeline.training.config import AUGMENTATIONS, DEFAULTS, MODELS, TrainingConfig, build_config, default_epochs
+
+
+def as_logged(config: TrainingConfig) -> dict[str, str]:
+    """Return the parameters as MLflow gives them back."""
+    return {name: str(value) for name, value in config.as_params().items()}
+
+
+@pytest.mark.parametrize("dataset", DATASET_NAMES)
+def test_defaults_name_what_exists(dataset: str) -> None:
+    config = build_config(dataset, 1_000, "cpu", {})
+    assert config.model in MODELS
+    assert set(config.augment) <= set(AUGMENTATIONS)
+
+
+def test_every_default_belongs_to_a_dataset() -> None:
+    assert set(DEFAULTS) <= set(DATASET_NAMES)
+
+
+def test_chosen_values_replace_defaults() -> None:
+    chosen = {"lr": 0.5, "augment": ["none"], "epochs": None, "run_name": "not a field"}
+    config = build_config("mnist", 55_000, "cpu", chosen)
+    assert (config.lr, config.augment, config.epochs, config.model) == (0.5, ("none",), 6, "cnn")
+
+
+def test_own_data_trains_by_its_size() -> None:
+    assert build_config("/my/letters", 100, "cpu", {"batch_size": 10}).epochs == 30
+    assert (default_epochs(100, 256), default_epochs(60_000, 256)) == (300, 6)
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_logged_parameters_give_the_configuration_back(limit: int | None) -> None:
+    chosen = {"augment": ["flip", "erase"], "limit": limit, "lr": 1e-05}
+    config = build_config("fashion-mnist", 100, "cuda", chosen)
+    assert TrainingConfig.from_params(as_logged(config)) == config
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainingConfig)])
+def test_missing_parameter_is_named(name: str) -> None:
+    params = as_logged(build_config("mnist", 100, "cpu", {}))
+    del params[name]
+    with pytest.raises(UserError, match=f"lack {name}; choose a run that pytorch_demo.py logged"):
+        TrainingConfig.from_params(params)
+
+
+def test_parameter_of_wrong_type_is_named() -> None:
+    params = as_logged(build_config("mnist", 100, "cpu", {})) | {"epochs": "many"}
+    with pytest.raises(UserError, match="the parameter epochs is 'many'"):
+        TrainingConfig.from_params(params)
