@@ -1,0 +1,24 @@
+"""Everything that talks to MLflow. The only package that imports it.
+
+MLflow reads its settings from the environment when it is imported, so they are set here, before any module below.
+MLflow reports its use to its makers unless it is told not to; here it is told not to.
+"""
+
+import os
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our own JSON
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model must not run its author's code when it is loaded
+    "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",  # where MLflow tries the input example; models are saved on the CPU
+}
+
+# The environment wins over .env, and .env wins over the settings.
+load_dotenv(Path(__file__).parent.parent.parent / ".env")
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,248 @@
+"""MLflow's registry: versions of a model, their stages and aliases.
+
+The alias is the pointer that moves in one step; the stage follows it. MLflow will drop stages in a later version and
+shows aliases first already.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from pipeline.errors import UserError
+from pipeline.tracking.models import find_model_uri
+from pipeline.tracking.store import get_client, retry_on_conflict
+
+STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
+CHALLENGER, CHAMPION = "challenger", "champion"
+MAX_MODELS = 1000  # that MLflow lists in one answer
+FORBIDDEN_CHARACTERS = "/:@%'"  # in the name of a registered model
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>.+))")
+
+__all__ = ["ModelVersion"]
+
+warnings.filterwarnings("ignore", ".*transition_model_version_stage.*deprecated", FutureWarning)
+
+
+# --- register -------------------------------------------------------------------------------------------------------
+
+
+def check_model_name(name: str) -> str:
+    """Return ``name``.
+
+    Raises
+    ------
+    UserError
+        MLflow cannot take it for a registered model, or cannot find the model again.
+    """
+    if not name.strip() or name != name.strip() or set(name) & set(FORBIDDEN_CHARACTERS):
+        forbidden = " ".join(FORBIDDEN_CHARACTERS)
+        raise UserError(f"{name!r} cannot name a registered model; leave out {forbidden} and blanks at the ends")
+    return name
+
+
+def register_model(name: str, model_uri: str, run_id: str) -> int:
+    """Register the model as the next version of ``name``, in Staging, alias challenger; return its number."""
+    client = get_client()
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id = model_uri.removeprefix("models:/")
+    version = retry_on_conflict(lambda: client.create_model_version(name, model_uri, run_id, model_id=model_id))
+    _set_stage(version, STAGING)
+    retry_on_conflict(lambda: client.set_registered_model_alias(name, CHALLENGER, version.version))
+    return int(version.version)
+
+
+# --- find versions --------------------------------------------------------------------------------------------------
+
+
+def get_version(name: str, number: int) -> ModelVersion:
+    """Return version ``number`` of the registered model ``name``.
+
+    Raises
+    ------
+    UserError
+        There is no such version.
+    """
+    try:
+        return get_client().get_model_version(name, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(f"there is no version {number} of a model {name!r}; mlflow ui lists them") from None
+
+
+def alias_version(name: str, alias: str = CHAMPION) -> int | None:
+    """Return the number of the version that the alias points to, or None."""
+    number = get_client().get_registered_model(name).aliases.get(alias)
+    return int(number) if number else None  # some stores give it as a text
+
+
+def get_champion(name: str) -> ModelVersion | None:
+    """Return the version in Production, which the alias champion points to, or None."""
+    number = alias_version(name)
+    if number is None:
+        return None
+    return get_client().get_model_version(name, str(number))
+
+
+def resolve_version(name: str, version: str) -> int:
+    """Return the number of a version: ``version`` is a number, or an alias such as ``@champion``.
+
+    Raises
+    ------
+    UserError
+        No version has the alias.
+    """
+    if not version.startswith("@"):
+        return int(version)
+    alias = version.removeprefix("@")
+    number = alias_version(name, alias)
+    if number is None:
+        raise UserError(f"no version of {name!r} has the alias {alias!r}; choose one with --version")
+    return number
+
+
+def list_versions_of_run(run_id: str, name: str | None = None) -> list[ModelVersion]:
+    """Return the versions that were registered from the run; of model ``name`` only, if it is not None."""
+    versions = get_client().search_model_versions(f"run_id='{run_id}'")
+    return [version for version in versions if name is None or version.name == name]
+
+
+def get_version_of_run(run_id: str, name: str | None) -> ModelVersion:
+    """Return the newest version that was registered from the run; of model ``name`` only, if it is not None.
+
+    Raises
+    ------
+    UserError
+        The run is not registered, or under several names.
+    """
+    versions = list_versions_of_run(run_id, name)
+    if not versions:
+        wanted = f" as {name!r}" if name else ""
+        raise UserError(f"run {run_id} is not registered{wanted}; train without --no-register")
+    names = sorted({version.name for version in versions})
+    if len(names) > 1:
+        raise UserError(f"run {run_id} is registered as {', '.join(names)}; choose one with --model-name")
+    newest = max(int(version.version) for version in versions)
+    return get_version(names[0], newest)  # a search leaves aliases out
+
+
+def describe_stages() -> dict[str, str]:
+    """Return how the models of runs are registered, such as ``mnist-classifier 3 Production``, by run id."""
+    descriptions: dict[str, list[str]] = {}
+    for version in get_client().search_model_versions():
+        description = f"{version.name} {version.version}"
+        if version.current_stage != "None":
+            description += f" {version.current_stage}"
+        descriptions.setdefault(str(version.run_id), []).append(description)
+    return {run_id: ", ".join(parts) for run_id, parts in descriptions.items()}
+
+
+# --- find models ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Where a model is, and its name and version if it is registered."""
+
+    uri: str
+    name: str | None
+    version: int | None
+
+
+def list_model_names() -> list[str]:
+    """Return the names of the store's registered models, sorted."""
+    models = get_client().search_registered_models(max_results=MAX_MODELS)
+    return sorted(str(model.name) for model in models)
+
+
+def resolve_model_name(name: str | None) -> str:
+    """Return ``name``, or the name of the store's only registered model if it is None.
+
+    Raises
+    ------
+    UserError
+        There is no such model, or ``name`` is None and there are several.
+    """
+    names = list_model_names()
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is not None and name in names:
+        return name
+    problem = f"there is no registered model {name!r}" if name else "choose a registered model with --model-name"
+    raise UserError(f"{problem}; this store has {', '.join(names) or 'none: train one first'}")
+
+
+def resolve_model(model_uri: str | None, run_id: str | None, name: str | None) -> ModelReference:
+    """Return the model at ``model_uri``, else that of the run, else the one in Production under ``name``.
+
+    ``name`` may be None if the store has only one registered model.
+
+    Raises
+    ------
+    UserError
+        There is no such model.
+    """
+    if model_uri:
+        return _resolve_uri(model_uri)
+    if run_id:
+        versions = list_versions_of_run(run_id)
+        if not versions:
+            return ModelReference(find_model_uri(run_id), None, None)
+        newest = max(versions, key=lambda version: int(version.version))
+        return ModelReference(find_model_uri(run_id), str(newest.name), int(newest.version))
+    name = resolve_model_name(name)
+    number = alias_version(name)
+    if number is None:
+        raise UserError(f"no version of {name!r} is in Production; promote one, or choose a model with --run-id")
+    return ModelReference(f"models:/{name}/{number}", name, number)
+
+
+def _resolve_uri(model_uri: str) -> ModelReference:
+    match = MODEL_URI.fullmatch(model_uri)
+    if not match:
+        return ModelReference(model_uri, None, None)
+    name = match["name"]
+    number = resolve_version(name, match["number"] or f"@{match['alias']}")
+    return ModelReference(f"models:/{name}/{number}", name, number)
+
+
+# --- change versions ------------------------------------------------------------------------------------------------
+
+
+def set_alias(name: str, alias: str, number: int) -> None:
+    """Let the alias point to version ``number``."""
+    get_client().set_registered_model_alias(name, alias, str(number))
+
+
+def sync_stages(name: str) -> None:
+    """Make the stages follow the alias champion; usually there is nothing to change."""
+    champion = get_champion(name)
+    if champion is None:
+        return
+    for version in get_client().search_model_versions(f"name='{name}'"):
+        if version.current_stage == PRODUCTION and int(version.version) != int(champion.version):
+            _set_stage(version, ARCHIVED)
+    if champion.current_stage != PRODUCTION:
+        _set_stage(champion, PRODUCTION)
+    if alias_version(name, CHALLENGER) == int(champion.version):
+        get_client().delete_registered_model_alias(name, CHALLENGER)
+
+
+def update_version(name: str, number: int, description: str, tags: Mapping[str, str]) -> None:
+    """Set the description of a version, and tags on it."""
+    client = get_client()
+    client.update_model_version(name, str(number), description)
+    for tag, value in tags.items():
+        client.set_model_version_tag(name, str(number), tag, value)
+
+
+def _set_stage(version: ModelVersion, stage: str) -> None:
+    get_client().transition_model_version_stage(version.name, version.version, stage)

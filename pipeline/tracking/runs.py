@@ -1,0 +1,236 @@
+"""MLflow runs and experiments: open a run, log to it, find it again."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from pipeline.data.catalog import short_name
+from pipeline.errors import UserError
+from pipeline.redact import redact
+from pipeline.tracking.locks import is_lock_name
+from pipeline.tracking.store import get_client, retry_on_conflict
+
+if TYPE_CHECKING:  # a promotion needs no PyTorch
+    from pipeline.data.splits import Dataset
+
+MAX_TAG_LENGTH = 5000  # characters
+DATASET_DIGEST_LENGTH = 32  # characters; MLflow stores 36 at most, the parameters have the complete digest
+FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+
+__all__ = ["FAILED", "FINISHED", "KILLED", "RUNNING", "Run"]
+
+
+# --- experiments ----------------------------------------------------------------------------------------------------
+
+
+def get_or_create_experiment(name: str) -> str:
+    """Return the id of the experiment, which is created if it is missing.
+
+    MLflow's `set_experiment` creates it too, but does not make it the active one if another process is faster.
+
+    Raises
+    ------
+    UserError
+        The experiment was deleted, or the name is one of a lock.
+    """
+    if is_lock_name(name):
+        raise UserError(f"{name!r} cannot name an experiment: such names are locks of promote.py; choose another")
+    experiment_id = find_experiment(name)
+    if experiment_id is not None:
+        return experiment_id
+    try:
+        return str(get_client().create_experiment(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return get_or_create_experiment(name)  # another process was faster
+
+
+def find_experiment(name: str) -> str | None:
+    """Return the id of the experiment, or None if there is none of that name.
+
+    Raises
+    ------
+    UserError
+        The experiment was deleted.
+    """
+    experiment = get_client().get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    if experiment.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise UserError(f"experiment {name!r} was deleted; restore it with: {restore}")
+    return str(experiment.experiment_id)
+
+
+def list_experiment_names() -> list[str]:
+    """Return the names of the store's experiments, the newest first, without those that are locks."""
+    names = [str(experiment.name) for experiment in get_client().search_experiments()]
+    return [name for name in names if not is_lock_name(name)]
+
+
+# --- open and end runs ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def start_run(experiment: str, name: str | None, *, system_metrics: bool = False) -> Iterator[str]:
+    """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM.
+
+    Under `mlflow run`, which has opened a run already, it is that run, in the experiment that `mlflow run` was given.
+
+    Parameters
+    ----------
+    experiment
+        Name of the experiment; it is created if it is missing.
+    name
+        Name of the run; None: MLflow invents one.
+    system_metrics
+        Let MLflow log the use of processor, memory, disk and network every ten seconds.
+    """
+    experiment_id = None
+    if "MLFLOW_RUN_ID" not in os.environ:
+        experiment_id = get_or_create_experiment(experiment)
+    start = partial(mlflow.start_run, run_name=name, experiment_id=experiment_id, log_system_metrics=system_metrics)
+    with retry_on_conflict(start) as run:
+        try:
+            yield run.info.run_id
+        except KeyboardInterrupt:
+            mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
+            raise
+
+
+def create_run(experiment_id: str, tags: Mapping[str, str]) -> str:
+    """Create a run that is not the active one of this process; return its id."""
+    return str(get_client().create_run(experiment_id, tags=dict(tags)).info.run_id)
+
+
+def end_run(run_id: str, status: str) -> None:
+    """End the run with the status `FINISHED`, `FAILED` or `KILLED`."""
+    get_client().set_terminated(run_id, status)
+
+
+def delete_run(run_id: str) -> None:
+    """Delete the run; `mlflow runs restore` brings it back."""
+    get_client().delete_run(run_id)
+
+
+# --- log ------------------------------------------------------------------------------------------------------------
+
+
+def log_params(run_id: str, params: Mapping[str, Any]) -> None:
+    """Log parameters, without credentials, in one request. Those that `mlflow run` has logged stay as they are."""
+    existing = get_client().get_run(run_id).data.params
+    new = []
+    for name, value in params.items():
+        if name not in existing:
+            new.append(Param(name, redact(str(value))))
+    get_client().log_batch(run_id, params=new)
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    """Log metrics of one step, in one request."""
+    now = round(time.time() * 1000)
+    values = [Metric(name, value, now, step) for name, value in metrics.items()]
+    get_client().log_batch(run_id, metrics=values)
+
+
+def set_tags(run_id: str, tags: Mapping[str, Any]) -> None:
+    """Set tags of the run, without credentials, in one request. Tags that are None are left out."""
+    known = []
+    for name, value in tags.items():
+        if value is not None:
+            known.append(RunTag(name, redact(str(value))[:MAX_TAG_LENGTH]))
+    get_client().log_batch(run_id, tags=known)
+
+
+def log_inputs(datasets: Mapping[str, "Dataset"]) -> None:
+    """Log data sets as inputs of the active run, each with its digest; ``datasets`` maps a context to a data set."""
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+
+    for context, dataset in datasets.items():
+        logged = mlflow.data.from_numpy(  # type: ignore[attr-defined]
+            dataset.images.numpy(),
+            source=HTTPDatasetSource(dataset.source),
+            targets=dataset.labels.numpy(),
+            name=f"{short_name(dataset.name)}-{context}",
+            digest=dataset.digest[:DATASET_DIGEST_LENGTH],
+        )
+        retry_on_conflict(partial(mlflow.log_input, logged, context=context))
+
+
+# --- find -----------------------------------------------------------------------------------------------------------
+
+
+def get_run(run_id: str) -> Run:
+    """Return the run.
+
+    Raises
+    ------
+    UserError
+        The store has no run of that id, or it was deleted.
+    """
+    try:
+        run = get_client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"there is no run {run_id!r} in this store; look its id up in mlflow ui") from None
+    if run.info.lifecycle_stage == "deleted":
+        raise UserError(f"run {run_id} was deleted; restore it with: mlflow runs restore --run-id {run_id}")
+    return run
+
+
+def search_runs(experiment_id: str, filter_string: str = "", max_results: int = 100_000) -> list[Run]:
+    """Return the runs of the experiment that fit ``filter_string`` (MLflow's filter language), the newest first."""
+    found: list[Run] = mlflow.search_runs(
+        [experiment_id],
+        filter_string,
+        max_results=max_results,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
+    return found
+
+
+def search_experiment_runs(experiment: str, dataset: str | None = None, max_results: int = 100_000) -> list[Run]:
+    """Return the newest runs of the experiment of that name, on ``dataset`` if it is not None; the newest first.
+
+    The list is empty if there is no such experiment.
+    """
+    experiment_id = find_experiment(experiment)
+    if experiment_id is None:
+        return []
+    filter_string = ""
+    if dataset is not None:
+        quote = '"' if "'" in dataset else "'"
+        filter_string = f"params.dataset = {quote}{dataset}{quote}"
+    return search_runs(experiment_id, filter_string, max_results)
+
+
+def get_metric_histories(run_id: str, names: Iterable[str]) -> dict[str, list[float]]:
+    """Return the values of the run's metrics, in the order of their steps; empty for a metric that the run lacks."""
+    histories = {}
+    for name in names:
+        points = sorted(get_client().get_metric_history(run_id, name), key=lambda point: point.step)
+        histories[name] = [point.value for point in points]
+    return histories
+
+
+def list_input_urls(run: Run) -> list[str]:
+    """Return the addresses of the data sets that the run logged as inputs, sorted, each once."""
+    if not run.inputs:
+        return []
+    urls = set()
+    for entry in run.inputs.dataset_inputs:
+        source = json.loads(entry.dataset.source or "{}")
+        if source.get("url"):
+            urls.add(str(source["url"]))
+    return sorted(urls)
