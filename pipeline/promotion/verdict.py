@@ -1,0 +1,72 @@
+"""The record of a decision, for people: ``verdict.md``."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_verdict_files(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of a decision by name: ``verdict.json`` and ``verdict.md``."""
+    return {
+        "verdict.json": json.dumps(record, indent=2, allow_nan=False),
+        "verdict.md": format_verdict(record),
+    }
+
+
+def format_verdict(record: Mapping[str, Any]) -> str:
+    """Return the record of a decision as Markdown."""
+    subject = record["model_name"]
+    if record["version"] is not None:
+        subject += f" version {record['version']}"
+    lines = [f"# {subject}: {record['decision']}", "", record["reason"], ""]
+    if record["checks"]:
+        lines += _format_checks(record["checks"])
+    if record.get("comparison"):
+        lines += _format_comparison(record["comparison"])
+    lines += _format_facts(record)
+    return "\n".join(lines) + "\n"
+
+
+def _format_checks(checks: list[dict[str, Any]]) -> list[str]:
+    lines = ["| check | value | in Production | threshold | result |", "| --- | ---: | ---: | ---: | --- |"]
+    for check in checks:
+        figures = [_format_figure(check[key]) for key in ("value", "champion", "threshold")]
+        result = "passed" if check["passed"] else "**refused**"
+        lines.append(f"| {check['name']} | {' | '.join(figures)} | {result} |")
+    sentences = [f"- {check['name']}: {check['sentence']}" for check in checks]
+    return [*lines, "", *sentences, ""]
+
+
+def _format_figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _format_comparison(comparison: Mapping[str, Any]) -> list[str]:
+    sentence = (
+        f"Of {comparison['images']:,} test images the candidate has {comparison['candidate_correct']:,} right, "
+        f"the champion {comparison['champion_correct']:,}; {comparison['only_candidate']:,} only the candidate, "
+        f"{comparison['only_champion']:,} only the champion."
+    )
+    return [sentence, ""]
+
+
+def _format_facts(record: Mapping[str, Any]) -> list[str]:
+    job = f", [CI job]({record['job_url']})" if record["job_url"] else ""
+    lines = [f"- Decided at {record['time']} by {record['user']} on {record['host']}{job}"]
+    for role in ("candidate", "champion"):
+        version = record.get(role)
+        if version:
+            lines.append(
+                f"- {role.capitalize()}: version {version['version']}, run {version['run_id']}, "
+                f"model SHA-256 {version['model_sha256'] or 'not read'}; evidence: {version['evidence']}"
+            )
+    if record.get("lock_owner"):
+        lines.append(f"- The lock was that of {record['lock_owner']}")
+    if record["previous_version"] is None:
+        lines.append("- Nothing was in Production")
+    policy = record.get("policy")
+    if policy:
+        lines.append(f"- Test set: {record['dataset']}, SHA-256 {record['dataset_digest']}")
+        lines += [f"- Policy: SHA-256 {policy['sha256']}, of which these rules:", ""]
+        lines += [f"      {name} = {rule!r}" for name, rule in policy["rules"].items()]
+    return lines
