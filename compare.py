@@ -4,71 +4,116 @@
     python compare.py --dataset mnist --sort test_loss --last 100
     python compare.py --plot compare.png --csv compare.csv   learning curves and accuracy against seconds; the table
 
-Runs on different test images stand in tables of their own, each with its best run marked by an asterisk. Choose by the
-validation metrics: who picks the best of many runs by the test set gets a figure that is too good.
+Runs on different test images are in tables of their own, each with its best run marked by an asterisk. Choose by the
+validation metrics: if the best of many runs is chosen by the test set, its test metrics are too good.
 """
 
 import argparse
 import gc
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import cli
 
+if TYPE_CHECKING:
+    from pipeline.reports.comparison import RunGroup
 
-def parse_options() -> argparse.Namespace:
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--experiment", default="pytorch-demo", help="MLflow experiment (default: pytorch-demo)")
-    parser.add_argument("--dataset", type=lambda text: text.rstrip("/"), help="only runs on this data set")
+    parser.add_argument("--dataset", type=strip_slash, help="only runs on this data set")
     parser.add_argument(
         "--sort", default="validation_accuracy", metavar="METRIC", help="best first (default: validation_accuracy)"
     )
-    parser.add_argument("--last", type=cli.number(int, 1), default=20, metavar="N", help="the newest N (default: 20)")
-    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw curves, and the metric against cost")
+    parser.add_argument(
+        "--last", type=cli.bounded_number(int, 1), default=20, metavar="N", help="the newest N (default: 20)"
+    )
+    parser.add_argument(
+        "--plot", type=parse_plot_path, metavar="FILE", help="also draw curves, and the metric against cost"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the tables, as one, in full precision")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def picture(text: str) -> Path:
-    """Return the path of a picture in a format that can be drawn."""
-    if Path(text).suffix not in (".png", ".svg", ".pdf"):
+def strip_slash(text: str) -> str:
+    """Return the name of a data set as runs record it: a directory without the slash at its end."""
+    return text.rstrip("/")
+
+
+def parse_plot_path(text: str) -> Path:
+    """Return the path of a figure in a format that can be drawn."""
+    path = Path(text)
+    if path.suffix not in PLOT_SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, .svg or .pdf")
-    return Path(text)
+    return path
 
 
-def main() -> int:
-    """Find the runs, group them by test images, print, plot and write where asked."""
-    options = parse_options()
-    from pipeline import comparison, registry, tracking
+@cli.entry_point
+def main(argv: Sequence[str]) -> int:
+    """Search the runs, group them by test images, print the tables, write and draw them if asked."""
+    options = parse_options(argv)
+    from pipeline.reports.comparison import format_group, group_runs
+    from pipeline.tracking.registry import describe_stages
+    from pipeline.tracking.runs import search_experiment_runs
+    from pipeline.tracking.store import connect
 
     gc.disable()  # MLflow makes a hundred thousand objects for a thousand runs, and all of them stay
-    with tracking.connected():
-        runs = tracking.runs_on(options.experiment, options.dataset, options.last)
+    with connect():
+        runs = search_experiment_runs(options.experiment, options.dataset, options.last)
         if not runs:
-            of = f" on {options.dataset}" if options.dataset else ""
-            there = ", ".join(tracking.experiments())
-            print(f"no runs{of} in the experiment {options.experiment!r}; this store has the experiments {there}")
+            print(describe_empty_result(options.experiment, options.dataset))
             return cli.OK
-        groups = comparison.groups(runs, registry.stages(), options.sort)
+        groups = group_runs(runs, describe_stages(), options.sort)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print("\n\n".join(comparison.text(group, width) for group in groups))
+        print("\n\n".join(format_group(group, width) for group in groups))
         if options.csv:
-            import pandas as pd
-
-            tables = [group.table.assign(dataset=group.dataset, test_digest=group.test_digest) for group in groups]
-            with cli.whole_file(options.csv) as file:
-                pd.concat(tables).to_csv(file)
+            write_csv(options.csv, groups)
         if options.plot:
-            from pipeline import plots
-
-            losses = {run.info.run_id: tracking.curves(run.info.run_id, ["validation_loss"]) for run in runs}
-            curves = {run_id: each["validation_loss"] for run_id, each in losses.items()}
-            with cli.whole_file(options.plot) as file:
-                plots.comparison(groups, curves, options.sort).savefig(file)
+            write_plot(options.plot, groups, options.sort)
     return cli.OK
 
 
+def describe_empty_result(experiment: str, dataset: str | None) -> str:
+    """Return a line that says that there are no such runs, and names the experiments of the store."""
+    from pipeline.tracking.runs import list_experiment_names
+
+    selection = f" on {dataset}" if dataset else ""
+    names = ", ".join(list_experiment_names())
+    return f"no runs{selection} in the experiment {experiment!r}; this store has the experiments {names}"
+
+
+def write_csv(path: Path, groups: "list[RunGroup]") -> None:
+    """Write the tables of all groups as one."""
+    import pandas as pd
+
+    from pipeline.files import atomic_file
+
+    tables = [group.table.assign(dataset=group.dataset, test_digest=group.test_digest) for group in groups]
+    with atomic_file(path) as file:
+        pd.concat(tables).to_csv(file)
+
+
+def write_plot(path: Path, groups: "list[RunGroup]", metric: str) -> None:
+    """Draw the learning curves of all groups, and the metric against seconds of training."""
+    from pipeline.files import atomic_file
+    from pipeline.reports.plots import plot_comparison
+    from pipeline.tracking.runs import get_metric_histories
+
+    losses = {}
+    for group in groups:
+        for run_id in group.table.index:
+            histories = get_metric_histories(run_id, ["validation_loss"])
+            losses[run_id] = histories["validation_loss"]
+    with atomic_file(path) as file:
+        plot_comparison(groups, losses, metric).savefig(file)
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

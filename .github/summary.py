@@ -2,113 +2,147 @@
 
     python .github/summary.py train.json evaluate.json promote.json >> "$GITHUB_STEP_SUMMARY"
 
-A file that is missing or empty belongs to a script that did not get through, and the summary says so. It needs the
-standard library only, so it appears even where the installation failed.
+If a file is missing or empty, its script did not finish, and the summary says so. Until evaluate.py has finished, the
+standard library is enough: there is a summary even if the installation failed.
 """
 
-import csv
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.metrics import Evaluation
+    from pipeline.evaluation.record import EvaluationRecord
 
 
-def main() -> None:
-    """Read, and print what there is: the decision, its checks, the metrics, the checklist, the confusion matrix."""
-    trained, evaluated, promoted = (read(Path(name)) for name in sys.argv[1:4])
+def main(argv: Sequence[str]) -> None:
+    """Print the decision, and what there is of checks, metrics, checklist and confusion matrix."""
+    trained, evaluated, promoted = [read_result(Path(name)) for name in argv]
     print("## Train, evaluate, promote\n")
-    print(decision(trained, evaluated, promoted))
+    print(format_decision(trained, evaluated, promoted))
     if promoted:
-        checks = [
-            (
-                check["name"],
-                figure(check["value"]),
-                figure(check["champion"]),
-                figure(check["threshold"]),
-                "passed" if check["passed"] else "refused",
-            )
-            for check in promoted["checks"]
-        ]
-        print("\n### Verdict\n")
-        print(table(("check", "value", "in Production", "threshold", "result"), checks))
+        print_section("Verdict", format_checks(promoted["checks"]))
         print(f"\n{promoted['reason']}")
-    if trained:
-        reports = Path(evaluated["output_dir"]) if evaluated else None
-        print("\n### Metrics\n")
-        print(table(("metric", "value"), metrics(trained, read(reports / "evaluation.json") if reports else None)))
-        if reports:
-            answers = json.loads((reports / "checklist.json").read_text(encoding="utf-8"))
-            rows = [(each["question"], f"**{each['verdict']}**", " ".join(each["sentences"])) for each in answers]
-            print("\n### Checklist\n")
-            print(table(("question", "verdict", "why"), rows))
-            print("\n### Confusion matrix\n")
-            print(confusion(reports / "predictions.csv"))
+    if trained and not evaluated:
+        print_section("Metrics", format_table(("metric", "value"), training_metrics(trained)))
+    if trained and evaluated:
+        reports = Path(evaluated["output_dir"])
+        record = read_record(reports)
+        print_section("Metrics", format_table(("metric", "value"), evaluation_metrics(trained, record)))
+        print_section("Checklist", format_checklist(reports))
+        print_section("Confusion matrix", format_confusion_matrix(record.evaluation))
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in ``path``, or None where the file is missing or empty."""
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in ``path``, or None if the file is missing or empty."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return dict(json.loads(text)) if text.strip() else None
 
 
-def decision(trained: dict[str, Any] | None, evaluated: dict[str, Any] | None, promoted: dict[str, Any] | None) -> str:
-    """Return what was decided in a sentence, or how far the job came."""
-    if not promoted:
-        stopped = "pytorch_demo.py" if not trained else "evaluate.py" if not evaluated else "promote.py"
-        return f"**No decision.** {stopped} did not get through; the log of the job says why."
+def read_record(reports: Path) -> "EvaluationRecord":
+    """Return what evaluate.py recorded."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))  # Python looks in the directory of this script only
+    from pipeline.evaluation.record import EvaluationRecord
+
+    return EvaluationRecord.read(reports, origin=str(reports))
+
+
+def print_section(title: str, text: str) -> None:
+    """Print a heading and the text below it."""
+    print(f"\n### {title}\n")
+    print(text)
+
+
+def format_decision(
+    trained: dict[str, Any] | None, evaluated: dict[str, Any] | None, promoted: dict[str, Any] | None
+) -> str:
+    """Return the decision in a sentence, or the script that did not finish."""
+    for script, result in (("pytorch_demo.py", trained), ("evaluate.py", evaluated), ("promote.py", promoted)):
+        if result is None:
+            return f"**No decision.** {script} did not finish; the log of the job says why."
+    assert promoted is not None
     version = f"{promoted['model_name']} version {promoted['version']}"
-    before = f"version {promoted['previous_version']}" if promoted["previous_version"] else "none"
-    return {
-        "promoted": f"**Promoted.** {version} is in Production; before: {before}.",
-        "refused": f"**Refused.** {version} does not go to Production; there now: {before}.",
+    previous = "none"
+    if promoted["previous_version"]:
+        previous = f"version {promoted['previous_version']}"
+    sentences = {
+        "promoted": f"**Promoted.** {version} is in Production; before: {previous}.",
+        "refused": f"**Refused.** {version} does not go to Production; there now: {previous}.",
         "unchanged": f"**Unchanged.** {version} was in Production already.",
-    }[promoted["decision"]]
+    }
+    return sentences[promoted["decision"]]
 
 
-def metrics(trained: dict[str, Any], evaluation: dict[str, Any] | None) -> Iterable[tuple[str, str]]:
-    """Yield name and value of what was measured: by evaluate.py where it got through, else by the training script."""
-    yield "data set", trained["dataset"]
-    if evaluation:
-        interval = evaluation["accuracy_interval"]
-        yield "test images", f"{evaluation['samples']:,}"
-        yield "accuracy", f"{evaluation['accuracy']:.4f}"
-        yield f"its {interval['confidence']:.0%} interval", f"{interval['low']:.4f} to {interval['high']:.4f}"
-        yield "loss", f"{evaluation['loss']:.4f}"
-        for name, value in evaluation["macro"].items():
-            yield f"{name}, macro average", f"{value:.4f}"
-        yield "images per second", f"{evaluation['images_per_second']:,.0f}"
-    else:
-        yield "accuracy", f"{trained['test_accuracy']:.4f}"
-        yield "loss", f"{trained['test_loss']:.4f}"
-    yield "training, seconds", f"{trained['training_seconds']:.1f}"
-    yield "run", f"`{trained['run_id']}`"
+def format_checks(checks: Iterable[dict[str, Any]]) -> str:
+    """Return the checks of the gate as a table."""
+    rows = []
+    for check in checks:
+        figures = [format_figure(check[name]) for name in ("value", "champion", "threshold")]
+        rows.append((check["name"], *figures, "passed" if check["passed"] else "refused"))
+    return format_table(("check", "value", "in Production", "threshold", "result"), rows)
 
 
-def confusion(predictions: Path) -> str:
-    """Return the confusion matrix of ``predictions.csv``: index, label, prediction, a probability per class."""
-    with predictions.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        classes = next(rows)[3:]
-        counts = Counter((int(label), int(prediction)) for _, label, prediction, *_ in rows)
-    numbers = range(len(classes))
-    return table(
-        ("truth \\ prediction", *classes),
-        [(f"**{classes[row]}**", *(str(counts[row, column]) for column in numbers)) for row in numbers],
-    )
+def training_metrics(trained: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return name and value of what pytorch_demo.py measured."""
+    return [
+        ("data set", trained["dataset"]),
+        ("accuracy", format_figure(trained["test_accuracy"])),
+        ("loss", format_figure(trained["test_loss"])),
+        *run_metrics(trained),
+    ]
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def evaluation_metrics(trained: dict[str, Any], record: "EvaluationRecord") -> list[tuple[str, str]]:
+    """Return name and value of what evaluate.py measured."""
+    interval = record.accuracy_interval
+    return [
+        ("data set", trained["dataset"]),
+        ("test images", f"{record.samples:,}"),
+        ("accuracy", format_figure(record.accuracy)),
+        (f"its {interval.confidence:.0%} interval", f"{interval.low:.4f} to {interval.high:.4f}"),
+        ("loss", format_figure(record.loss)),
+        ("precision, macro average", format_figure(record.macro.precision)),
+        ("recall, macro average", format_figure(record.macro.recall)),
+        ("f1, macro average", format_figure(record.macro.f1)),
+        ("images per second", f"{record.images_per_second:,.0f}"),
+        *run_metrics(trained),
+    ]
+
+
+def run_metrics(trained: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how long the training took, and its run."""
+    return [("training, seconds", f"{trained['training_seconds']:.1f}"), ("run", f"`{trained['run_id']}`")]
+
+
+def format_checklist(reports: Path) -> str:
+    """Return the verdicts on the five questions, and the reasons, as a table."""
+    answers = json.loads((reports / "checklist.json").read_text(encoding="utf-8"))
+    rows = []
+    for answer in answers:
+        rows.append((answer["question"], f"**{answer['verdict']}**", " ".join(answer["sentences"])))
+    return format_table(("question", "verdict", "why"), rows)
+
+
+def format_confusion_matrix(evaluation: "Evaluation") -> str:
+    """Return the confusion matrix as a table: truth in rows, prediction in columns."""
+    rows = []
+    for name, counts in zip(evaluation.classes, evaluation.confusion, strict=True):
+        rows.append((f"**{name}**", *(str(count) for count in counts)))
+    return format_table(("truth \\ prediction", *evaluation.classes), rows)
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table; all columns but the first are aligned right, as numbers are read."""
     rule = ("---", *("---:" for _ in header[1:]))
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
-def figure(value: Any) -> str:
-    """Return a figure of a check: four decimals, a dash where there is none."""
+def format_figure(value: float | None) -> str:
+    """Return a figure with four decimals; a dash if there is none."""
     return "-" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What people look at: figures, the checklist of an evaluation, runs side by side."""

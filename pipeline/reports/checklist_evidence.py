@@ -1,0 +1,105 @@
+"""Gather what the five questions of the checklist need: the record, the run, its peers and the policy; ask them."""
+
+import logging
+
+from pipeline.data.catalog import short_name
+from pipeline.errors import UserError
+from pipeline.evaluation.inference import count_multiply_adds, measure_latencies
+from pipeline.evaluation.record import EvaluationRecord
+from pipeline.files import read_text
+from pipeline.promotion.policy import POLICY_FILE, parse_policy
+from pipeline.reports.checklist import (
+    CURVES,
+    Answer,
+    Peer,
+    check_cost,
+    check_generalisation,
+    check_goal,
+)
+from pipeline.reports.checklist_mistakes import check_balance, check_errors
+from pipeline.tracking import runs
+from pipeline.tracking.models import StoredModel
+from pipeline.tracking.runs import Run
+
+logger = logging.getLogger(__name__)
+
+COST_PARAMS = ("model_parameters", "model_multiply_adds")
+MACHINE_TAGS = ("environment.cpu", "environment.gpu", "environment.threads")  # seconds are compared if these are equal
+
+
+def answer_checklist(record: EvaluationRecord, stored: StoredModel, run: Run) -> list[Answer]:
+    """Answer the five questions about a model.
+
+    Parameters
+    ----------
+    record
+        Of the evaluation.
+    stored
+        The model; it is moved to the CPU, where its cost is measured.
+    run
+        The run that trained it. The other runs of its experiment are the peers.
+    """
+    floor = _read_floor(record.dataset)
+    peers = _find_peers(run, record.dataset_digest)
+    curves = runs.get_metric_histories(run.info.run_id, CURVES)
+    module = stored.module.cpu()
+    costs = _read_costs(run, run)
+    costs["model_parameters"] = float(record.parameters)
+    costs["model_multiply_adds"] = float(count_multiply_adds(module))
+    more = {
+        "latency_seconds": measure_latencies([module])[0],
+        "images_per_second": record.images_per_second,
+        "model_bytes": stored.size,
+    }
+    evaluation = record.evaluation
+    return [
+        check_goal(evaluation, floor, peers),
+        check_generalisation(evaluation, curves, floor, _read_validation_size(run, record.dataset_digest)),
+        check_balance(evaluation),
+        check_errors(evaluation),
+        check_cost(evaluation, costs, more, peers),
+    ]
+
+
+def _read_floor(dataset: str) -> float | None:
+    """Return the ``min_accuracy`` of the data set's policy; None, with a warning, if there is no usable policy."""
+    try:
+        return parse_policy(read_text(POLICY_FILE), short_name(dataset)).min_accuracy
+    except UserError as error:  # promote.py stops at it, an evaluation does not need it
+        logger.warning("%s", error)
+        return None
+
+
+def _read_validation_size(run: Run, test_digest: str) -> int | None:
+    """Return the number of validation images, if the test images are those of the run."""
+    params = run.data.params
+    size = params.get("validation_size")
+    return int(size) if size and params.get("test_digest") == test_digest else None
+
+
+def _find_peers(run: Run, test_digest: str) -> list[Peer]:
+    """Return the other finished runs of the experiment that were scored on the same test images."""
+    same_test = f"params.test_digest = '{test_digest}' and attributes.status = 'FINISHED'"
+    peers = []
+    for other in runs.search_runs(run.info.experiment_id, same_test):
+        accuracy = other.data.metrics.get("test_accuracy")
+        if other.info.run_id != run.info.run_id and accuracy is not None:
+            peers.append(Peer(other.info.run_id, other.info.run_name, accuracy, _read_costs(other, run)))
+    return peers
+
+
+def _read_costs(run: Run, reference: Run) -> dict[str, float]:
+    """Return the costs that the run records; its seconds only if it ran on a machine like that of ``reference``."""
+    costs = {}
+    seconds = run.data.metrics.get("training_seconds")
+    if seconds is not None and _describe_machine(run) == _describe_machine(reference):
+        costs["training_seconds"] = seconds
+    for name in COST_PARAMS:
+        if name in run.data.params:
+            costs[name] = float(run.data.params[name])
+    return costs
+
+
+def _describe_machine(run: Run) -> list[str | None]:
+    tags = [run.data.tags.get(name) for name in MACHINE_TAGS]
+    return [run.data.params.get("device"), *tags]
