@@ -6,62 +6,95 @@
     python lineage.py --run-id 8f1c... --json                for programs
     python lineage.py --prov lineage.prov.json               W3C PROV-JSON, for other provenance tools
 
-It reads what the three scripts recorded and changes nothing. What nobody recorded is shown as unanswered.
+It reads what the three scripts recorded and changes nothing. A fact that nobody recorded is shown as unanswered.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import cli
 
+if TYPE_CHECKING:
+    from pipeline.provenance.lineage import Lineage
+    from pipeline.tracking.registry import ModelVersion
 
-def parse_options() -> argparse.Namespace:
+DEFAULT_VERSION = "@champion"
+
+
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
     parser.add_argument(
         "--model", "--model-name", dest="model", metavar="NAME", help="registered model (default: the store's only one)"
     )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", metavar="N", help="a number, or an alias such as @champion (default: @champion)")
-    which.add_argument("--run-id", help="or the model of this run, registered or not")
+    version = parser.add_mutually_exclusive_group()
+    version.add_argument("--version", metavar="N", help="a number, or an alias such as @champion (default: @champion)")
+    version.add_argument("--run-id", help="or the model of this run, registered or not")
     parser.add_argument("--json", action="store_true", help="print JSON, not text")
     parser.add_argument("--prov", type=Path, metavar="FILE", help="also write W3C PROV-JSON")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     name, at, alias = (options.model or "").partition("@")
     if at:
         if options.version or options.run_id:
             parser.error(f"--model {options.model} names an alias; leave out --version and --run-id")
-        options.model, options.version = name, at + alias
-    wanted = options.version or "@champion"
-    if not (wanted.isdecimal() and int(wanted)) and not (wanted.startswith("@") and wanted[1:]):
-        parser.error(f"--version {wanted!r} is neither a number nor an alias such as @champion")
-    options.version = wanted
+        options.model, options.version = name, f"@{alias}"
+    options.version = options.version or DEFAULT_VERSION
+    if not is_version(options.version):
+        parser.error(f"--version {options.version!r} is neither a number nor an alias such as @champion")
     return options
 
 
-def main() -> int:
-    """Find the model, gather what the store knows of it, print, write PROV where asked."""
-    options = parse_options()
-    from pipeline import lineage, registry, tracking
+def is_version(text: str) -> bool:
+    """Return whether ``text`` is the number of a version, or an alias such as @champion."""
+    if text.startswith("@"):
+        return len(text) > 1
+    return text.isdecimal() and int(text) > 0
 
-    with tracking.connected():
-        if options.run_id:
-            tracking.get_run(options.run_id)
-            found = registry.registered(options.run_id, options.model)
-            version = registry.version_of(options.run_id, options.model) if found else None
-        else:
-            name = registry.only_model(options.model)
-            version = registry.get_version(name, registry.number_of(name, options.version))
-        about = lineage.gather(version, options.run_id)
+
+@cli.entry_point
+def main(argv: Sequence[str]) -> int:
+    """Find the model, gather what the store knows of it, print, write PROV if asked."""
+    options = parse_options(argv)
+    from pipeline.provenance.lineage import gather_lineage
+    from pipeline.provenance.lineage_text import format_lineage, lineage_as_dict
+    from pipeline.tracking import store
+
+    with store.connect():
+        lineage = gather_lineage(find_version(options), options.run_id)
         if options.prov:
-            with cli.whole_file(options.prov) as file:
-                lineage.document(about).serialize(str(file), format="json", indent=2)
-    if options.json:
-        cli.print_json(lineage.as_dict(about))
-    else:
-        print(lineage.text(about))
+            write_prov(options.prov, lineage)
+        if options.json:
+            cli.print_json(lineage_as_dict(lineage))
+        else:
+            print(format_lineage(lineage))
     return cli.OK
 
 
+def find_version(options: argparse.Namespace) -> "ModelVersion | None":
+    """Return the version that the options name; None for a run that is not registered."""
+    from pipeline.tracking import registry, runs
+
+    if not options.run_id:
+        name = registry.resolve_model_name(options.model)
+        return registry.get_version(name, registry.resolve_version(name, options.version))
+    runs.get_run(options.run_id)  # it says so if there is none
+    if not registry.list_versions_of_run(options.run_id, options.model):
+        return None
+    return registry.get_version_of_run(options.run_id, options.model)
+
+
+def write_prov(path: Path, lineage: "Lineage") -> None:
+    """Write the lineage as W3C PROV-JSON."""
+    from pipeline.files import atomic_file
+    from pipeline.provenance.prov import build_prov_document
+
+    document = build_prov_document(lineage)
+    with atomic_file(path) as file:
+        document.serialize(str(file), format="json", indent=2)
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Gather everything that the store knows of a model: run, version, evaluation, decisions."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.evaluation.record import CHECKLIST_FILE, EVALUATION_FOLDER, EvaluationRecord
+from pipeline.promotion.decisions import Decision, list_decisions
+from pipeline.promotion.evidence import load_evaluation
+from pipeline.tracking import artifacts, models, runs
+from pipeline.tracking.registry import ModelVersion
+from pipeline.tracking.runs import Run
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Everything that the store knows of a model.
+
+    Attributes
+    ----------
+    run : that trained it; None if it no longer exists.
+    version : in the registry; None if the model is not registered.
+    model_uri : ``models:/...``; None if the run logged no model.
+    model_sha256 : of the model's file as it is now; None if it cannot be read without running code.
+    evaluation : the record of evaluate.py about exactly this file; None if there is none.
+    no_evaluation : why there is no evaluation.
+    checklist : the answers to its five questions.
+    decisions : about the version, the first one first.
+    verdict : the record of the last decision.
+    """
+
+    run: Run | None
+    version: ModelVersion | None
+    model_uri: str | None
+    model_sha256: str | None
+    evaluation: EvaluationRecord | None
+    no_evaluation: str
+    checklist: list[dict[str, Any]]
+    decisions: list[Decision]
+    verdict: dict[str, Any]
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters of the run."""
+        return dict(self.run.data.params) if self.run else {}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the run."""
+        return dict(self.run.data.tags) if self.run else {}
+
+    @property
+    def last_decision(self) -> Decision | None:
+        """The newest decision about the version."""
+        return self.decisions[-1] if self.decisions else None
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+        if self.version:
+            return f"{self.version.name} version {self.version.version}"
+        if self.run and self.model_uri:
+            return f"the model of run {self.run.info.run_id}"
+        return "no model"
+
+    @property
+    def data_urls(self) -> str | None:
+        """The addresses that the data come from."""
+        if not self.run:
+            return None
+        return ", ".join(runs.list_input_urls(self.run)) or None
+
+
+def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
+    """Return the lineage of a version, or of the model of a run that is not registered."""
+    run, evaluation, no_evaluation = None, None, ""
+    model_uri = str(version.source) if version else None
+    checklist: list[dict[str, Any]] = []
+    try:
+        run = runs.get_run(str(version.run_id if version else run_id))
+        model_uri = model_uri or models.find_model_uri(run.info.run_id)
+        evaluation = load_evaluation(run.info.run_id, model_uri)
+        checklist = artifacts.read_json_artifact(run.info.run_id, f"{EVALUATION_FOLDER}/{CHECKLIST_FILE}") or []
+    except UserError as error:
+        no_evaluation = str(error)
+    decisions = _list_decisions_of(version) if version else []
+    verdict = None
+    if decisions:
+        verdict = artifacts.read_json_artifact(decisions[-1].decision_run_id, "verdict.json")
+    return Lineage(
+        run=run,
+        version=version,
+        model_uri=model_uri,
+        model_sha256=_read_model_sha256(model_uri, evaluation),
+        evaluation=evaluation,
+        no_evaluation=no_evaluation,
+        checklist=checklist,
+        decisions=decisions,
+        verdict=verdict or {},
+    )
+
+
+def _list_decisions_of(version: ModelVersion) -> list[Decision]:
+    number = int(version.version)
+    return [decision for decision in list_decisions(version.name) if decision.version == number]
+
+
+def _read_model_sha256(model_uri: str | None, evaluation: EvaluationRecord | None) -> str | None:
+    if evaluation:
+        return evaluation.model_sha256  # it was compared with the file a moment ago
+    if model_uri:
+        with suppress(UserError):
+            return models.compute_model_sha256(model_uri)
+    return None
