@@ -1,10 +1,10 @@
-"""A page to draw on: the model in Production says what it is. Loads a newly promoted one by itself.
+"""A page to draw on: the model in Production says what it is. It loads a newly promoted model by itself.
 
     python app.py                                            http://127.0.0.1:7860
     python app.py --model-name letters-classifier --port 8000
-    python app.py --host 0.0.0.0                             for others too; there is no login
+    python app.py --host 0.0.0.0                             for other machines too; there is no login
 
-What is drawn or dropped is deleted within 15 seconds.
+Drawings and pictures are deleted within 15 seconds.
 """
 
 import argparse
@@ -12,176 +12,249 @@ import base64
 import io
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import UserError, cli
+from pipeline import cli
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from pipeline.tracking import StoredModel
+    from pipeline.tracking.models import StoredModel
 
-FORGET = (5, 10)  # every 5 seconds what is older than 10 is deleted; Gradio puts drawings, too, into files
-LOOK = 5.0  # seconds after which the registry is asked again what is in Production
-MOST_BYTES = "10mb"  # of a picture that is dropped
-MOST_BARS = 20  # classes that are shown
+DELETE_FILES = (5, 10)  # every 5 seconds, those older than 10: Gradio writes drawings and pictures to files
+REFRESH_SECONDS = 5.0  # after which the registry is asked again for the model in Production
+MAX_FILE_SIZE = "10mb"  # of a dropped picture
+MAX_BARS = 20  # classes that are shown
+CANVAS_SIDE = 420  # pixels
 INVITATION = "Draw something, or drop a picture."
-# Gradio's pad starts without a tool, so that a stroke would select text.
-CHOOSE_BRUSH = """() => {
-    const look = setInterval(() => {
+# Gradio's pad starts without a tool, and a stroke would select text.
+SELECT_BRUSH = """() => {
+    const timer = setInterval(() => {
         const brush = document.querySelector('#pad button[aria-label=Brush]');
-        if (brush) { brush.click(); clearInterval(look); }
+        if (brush) { brush.click(); clearInterval(timer); }
     }, 100);
 }"""
-CANVAS = 420  # pixels, of each side
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--model-name", help="the registered model to ask (default: the only one that there is)")
+    parser.add_argument("--model-name", help="the registered model to ask (default: the only one in the store)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    port = cli.number(int, 1, high=65_535)
-    parser.add_argument("--port", type=port, default=7860, help="port to listen on (default: 7860)")
-    return parser.parse_args()
+    parser.add_argument(
+        "--port", type=cli.bounded_number(int, 1, 65_535), default=7860, help="port to listen on (default: 7860)"
+    )
+    return parser.parse_args(argv)
 
 
-class Champion:
-    """The model in Production, looked up again when it was asked for and some seconds have gone."""
+class ProductionModel:
+    """The model in Production. `refresh` replaces it if another version was promoted.
+
+    Attributes
+    ----------
+    name : of the registered model; empty before a model was loaded, if no name was chosen.
+    version : its number; 0 before a model was loaded.
+    stored : the loaded model.
+    """
+
+    stored: "StoredModel"
 
     def __init__(self, name: str | None) -> None:
         self.name = name or ""
         self.version = 0
-        self.model: StoredModel
         self._lock = threading.Lock()
-        self._looked = -LOOK
+        self._refreshed_at = -REFRESH_SECONDS
+        self._problem = ""
         self.refresh()
 
-    def refresh(self) -> str:
-        """Load another model where another is in Production; return a line that names it."""
-        from pipeline import registry, tracking
+    def refresh(self) -> None:
+        """Ask the registry if the last request is some seconds old, and load the model if it is another one.
 
+        Raises
+        ------
+        UserError
+            There is no model, and none was loaded before. Later the loaded model stays if the server is away.
+        """
         with self._lock:
-            trouble = ""
-            if time.monotonic() - self._looked >= LOOK:
-                try:
-                    with tracking.connected():
-                        uri, found, version = registry.find_model(None, None, self.name or None)
-                        if (found, version) != (self.name, self.version):
-                            self.model = tracking.load_model(uri)
-                            self.name, self.version = str(found), int(version or 0)
-                except UserError as error:
-                    if not self.version:
-                        raise
-                    trouble = f" ({error})"  # a server that is away for a while is no reason to say nothing
-                self._looked = time.monotonic()
-            return f"**{self.name}**, version {self.version}, in Production{trouble}"
+            if time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
+                return
+            try:
+                self._load()
+                self._problem = ""
+            except UserError as error:
+                if self.version == 0:
+                    raise
+                self._problem = f" ({error})"
+            self._refreshed_at = time.monotonic()
+
+    def _load(self) -> None:
+        from pipeline.tracking import models, registry, store
+
+        with store.connect():
+            reference = registry.resolve_model(None, None, self.name or None)
+            if (reference.name, reference.version) == (self.name, self.version):
+                return
+            self.stored = models.load_model(reference.uri)
+            self.name = reference.name or ""
+            self.version = reference.version or 0
+
+    def describe(self) -> str:
+        """Return a line of Markdown that names the model, after a refresh."""
+        self.refresh()
+        return f"**{self.name}**, version {self.version}, in Production{self._problem}"
 
 
-def answer(champion: Champion, given: "Image.Image | Path | None") -> tuple[dict[str, float] | None, str, str]:
-    """Return probabilities by class, the HTML of what the model saw, and a line for people, of a drawing or a file."""
+class Answer(NamedTuple):
+    """What the page shows.
+
+    Attributes
+    ----------
+    probabilities : by class name; None if there is no picture.
+    model_input : HTML of the picture that the model got.
+    message : a line of Markdown.
+    """
+
+    probabilities: dict[str, float] | None
+    model_input: str
+    message: str
+
+
+def classify_picture(model: ProductionModel, picture: "Image.Image | Path | None") -> Answer:
+    """Return the model's answer to a drawing or a file."""
     import torch
 
-    from pipeline import images
-    from pipeline.evaluation import probabilities
+    from pipeline.data import images
+    from pipeline.data.preparation import prepare_image
+    from pipeline.evaluation.inference import compute_probabilities
 
-    champion.refresh()
-    if given is None:
-        return None, "", INVITATION
+    model.refresh()
+    if picture is None:
+        return Answer(None, "", INVITATION)
     try:
-        pixels = images.prepare(images.read(given) if isinstance(given, Path) else images.levels(given)).pixels
-    except images.UnusableError as error:
-        return None, "", INVITATION if error.problem == images.BLANK else f"This cannot be read: {error}"
-    model = champion.model
-    guesses = probabilities(model.module, torch.from_numpy(pixels)[None, None], device=torch.device("cpu"))[0]
-    best = guesses.argmax()
-    line = f"It looks like **{model.classes[best]}** ({guesses[best]:.1%}). Version {champion.version} says so."
-    return dict(zip(model.classes, guesses.tolist(), strict=True)), picture(pixels), line
+        grey = images.read_image(picture) if isinstance(picture, Path) else images.convert_to_grey(picture)
+        pixels = prepare_image(grey).pixels
+    except images.UnusableImageError as error:
+        is_blank = error.problem == images.BLANK
+        return Answer(None, "", INVITATION if is_blank else f"This cannot be read: {error}")
+    stored = model.stored
+    batch = torch.from_numpy(pixels)[None, None]
+    probabilities = compute_probabilities(stored.module, batch, device=torch.device("cpu"))[0]
+    best = int(probabilities.argmax())
+    message = f"It looks like **{stored.classes[best]}** ({probabilities[best]:.1%}). Version {model.version} says so."
+    probability_by_class = dict(zip(stored.classes, probabilities.tolist(), strict=True))
+    return Answer(probability_by_class, format_pixels(pixels), message)
 
 
-def picture(pixels: "np.ndarray") -> str:
-    """Return the HTML of a picture, uint8 [28, 28], that lies in no file."""
+def format_pixels(pixels: "np.ndarray") -> str:
+    """Return the HTML of a picture, uint8 [28, 28]. The picture is in the HTML, not in a file."""
     from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
+    content = base64.b64encode(file.getvalue()).decode()
     style = "width: 196px; height: 196px; image-rendering: pixelated"
-    return f'<img alt="what the model saw" style="{style}" src="data:image/png;base64,{data}">'
+    return f'<img alt="what the model saw" style="{style}" src="data:image/png;base64,{content}">'
 
 
-def page(champion: Champion) -> Any:
-    """Return the page."""
+def build_page(model: ProductionModel) -> Any:
+    """Return the page, a `gradio.Blocks`."""
     import gradio as gr
 
-    def ask(drawing: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str]:
-        return answer(champion, drawing["composite"] if drawing else None)
+    def ask(drawing: dict[str, Any] | None) -> Answer:
+        return classify_picture(model, drawing["composite"] if drawing else None)
 
     def ask_file(name: str) -> tuple[dict[str, float] | None, str, str, None]:
-        return *answer(champion, Path(name)), None
+        return *classify_picture(model, Path(name)), None  # None removes the file from the page
 
-    with gr.Blocks(title=champion.name, analytics_enabled=False, delete_cache=FORGET) as blocks:
-        line = gr.Markdown(champion.refresh(), elem_id="model")
+    with gr.Blocks(title=model.name, analytics_enabled=False, delete_cache=DELETE_FILES) as page:
+        title = gr.Markdown(model.describe(), elem_id="model")
         with gr.Row():
             with gr.Column():
-                pad = gr.Sketchpad(
-                    type="pil",
-                    canvas_size=(CANVAS, CANVAS),
-                    fixed_canvas=True,
-                    brush=gr.Brush(default_size=22, colors=["#000000"], default_color="#000000", color_mode="fixed"),
-                    layers=False,
-                    transforms=(),
-                    height=CANVAS + 100,
-                    label="Draw with mouse or finger",
-                    elem_id="pad",
-                )
+                pad = build_pad()
                 file = gr.File(file_types=["image"], label="Or drop a picture", height=120, elem_id="file")
             with gr.Column():
                 message = gr.Markdown(INVITATION, elem_id="message")
-                bars = gr.Label(label="Prediction", num_top_classes=min(MOST_BARS, len(champion.model.classes)))
-                seen = gr.HTML(label="What the model saw", show_label=True, container=True, elem_id="seen")
+                bars = gr.Label(label="Prediction", num_top_classes=min(MAX_BARS, len(model.stored.classes)))
+                model_input = gr.HTML(
+                    label="What the model saw", show_label=True, container=True, elem_id="model-input"
+                )
+        answer = [bars, model_input, message]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        pad.change(ask, pad, [bars, seen, message], trigger_mode="always_last", **quiet)
-        file.upload(ask_file, file, [bars, seen, message, file], **quiet)
-        gr.Timer(LOOK).tick(champion.refresh, None, line, **quiet)
-        for event in (blocks.load, pad.clear):
-            event(None, js=CHOOSE_BRUSH, **quiet)
-    return blocks
+        pad.change(ask, pad, answer, trigger_mode="always_last", **quiet)
+        file.upload(ask_file, file, [*answer, file], **quiet)
+        gr.Timer(REFRESH_SECONDS).tick(model.describe, None, title, **quiet)
+        for event in (page.load, pad.clear):
+            event(None, js=SELECT_BRUSH, **quiet)
+    return page
 
 
-def main() -> int:
-    """Load the model in Production, show the page until Ctrl-C."""
-    options = parse_options()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # gone at the end
-        champion = Champion(options.model_name)
-        blocks = page(champion)
-        try:
-            blocks.launch(
-                server_name=options.host,
-                server_port=options.port,
-                max_file_size=MOST_BYTES,
-                share=False,
-                quiet=True,
-                footer_links=[],
-                prevent_thread_lock=True,
-            )
-        except OSError:
-            raise UserError(f"port {options.port} is taken; choose another with --port") from None
-        cli.log(
-            f"http://{options.host}:{options.port} shows version {champion.version} of {champion.name}; Ctrl-C ends it"
+def build_pad() -> Any:
+    """Return the pad to draw on, a `gradio.Sketchpad` with one black brush."""
+    import gradio as gr
+
+    black = "#000000"
+    return gr.Sketchpad(
+        type="pil",
+        canvas_size=(CANVAS_SIDE, CANVAS_SIDE),
+        fixed_canvas=True,
+        brush=gr.Brush(default_size=22, colors=[black], default_color=black, color_mode="fixed"),
+        layers=False,
+        transforms=(),
+        height=CANVAS_SIDE + 100,
+        label="Draw with mouse or finger",
+        elem_id="pad",
+    )
+
+
+@contextmanager
+def serve_page(page: Any, host: str, port: int) -> Iterator[None]:
+    """Show the page until the end of the block.
+
+    Raises
+    ------
+    UserError
+        Another program uses the port.
+    """
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=MAX_FILE_SIZE,
+            share=False,
+            quiet=True,
+            footer_links=[],
+            prevent_thread_lock=True,
         )
-        try:
+    except OSError:
+        raise UserError(f"port {port} is taken; choose another with --port") from None
+    try:
+        yield
+    finally:
+        page.close(verbose=False)
+
+
+@cli.entry_point
+def main(argv: Sequence[str]) -> int:
+    """Load the model in Production, show the page until Ctrl-C."""
+    options = parse_options(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # so that nothing is left at the end
+        model = ProductionModel(options.model_name)
+        with serve_page(build_page(model), options.host, options.port):
+            address = f"http://{options.host}:{options.port}"
+            cli.log(f"{address} shows version {model.version} of {model.name}; stop it with Ctrl-C")
             while True:
                 signal.pause()
-        finally:
-            blocks.close(verbose=False)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,13 +1,16 @@
-"""Ask the model in Production what is on pictures of your own.
+"""Ask the model in Production what is on your own pictures.
 
     python predict.py photo.png scans/*.jpg                  the model in Production
     python predict.py photo.png --model-name letters-classifier
     python predict.py scans/*.jpg --min-confidence 0.9 --save predictions
 
-Each picture is prepared as prepare_data.py prepares it, so photos of dark ink on white paper may be asked as they are.
+Each picture is prepared as prepare_data.py prepares it, so photos of dark ink on white paper need no preparation.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,109 +19,162 @@ from pipeline import cli
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipeline.tracking.models import StoredModel
 
-def parse_options() -> argparse.Namespace:
+
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, BMP, GIF, TIFF or WebP")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model-name", help="the registered model to ask (default: the only one that there is)")
-    which.add_argument("--model-uri", help="or the model at this URI: models:/<name>/<version>, models:/<name>@<alias>")
-    which.add_argument("--run-id", help="or the model of this run")
-    share = cli.number(float, 0, high=1)
-    parser.add_argument("--min-confidence", type=share, default=0.0, help="say 'not sure' below this (default: 0)")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model-name", help="the registered model to ask (default: the only one in the store)")
+    model.add_argument("--model-uri", help="or the model at this URI: models:/<name>/<version>, models:/<name>@<alias>")
+    model.add_argument("--run-id", help="or the model of this run")
     parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="draw each picture, what the model saw, and its guesses"
+        "--min-confidence",
+        type=cli.bounded_number(float, 0, 1),
+        default=0.0,
+        help="answer 'not sure' below this probability (default: 0)",
     )
-    cli.add_device(parser)
-    return parser.parse_args()
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR", help="draw each picture, the model's input, and the most probable classes"
+    )
+    cli.add_device_option(parser)
+    return parser.parse_args(argv)
 
 
-def look(file: Path) -> "np.ndarray | str":
-    """Return the pixels as the model will see them, or what is wrong with the picture."""
-    from pipeline import images
+@dataclass
+class Question:
+    """A picture and the answer of the model.
 
-    try:
-        return images.prepare(images.read(file)).pixels
-    except images.UnusableError as error:
-        return str(error)
+    Attributes
+    ----------
+    file : of the picture.
+    pixels : uint8 [28, 28], the input of the model; None if the picture cannot be used.
+    error : why it cannot be used.
+    probabilities : float64 [classes], the answer; None before the model was asked.
+    """
+
+    file: Path
+    pixels: "np.ndarray | None" = None
+    error: str = ""
+    probabilities: "np.ndarray | None" = None
 
 
-def main() -> int:
-    """Prepare the pictures, load the model, ask it, draw where asked, print."""
-    options = parse_options()
-    from pipeline import images
+@cli.entry_point
+def main(argv: Sequence[str]) -> int:
+    """Prepare the pictures, load the model, ask it, draw if asked, print."""
+    options = parse_options(argv)
+    from pipeline.data.parallel import parallel_map
 
-    looks = images.for_each(look, options.images)  # starts at once, beside the imports
-    import numpy as np
-    import torch
-
-    from pipeline import registry, tracking
-    from pipeline.evaluation import choose_device, probabilities
+    prepared = parallel_map(prepare_file, options.images)  # starts now, while the libraries below are imported
+    from pipeline.evaluation.inference import choose_device
+    from pipeline.tracking import models, registry, store
 
     device = choose_device(options.device)
-    with tracking.connected():
-        uri, name, version = registry.find_model(options.model_uri, options.run_id, options.model_name)
-        stored = tracking.load_model(uri)
-    seen = list(looks)
-    pixels = {place: found for place, found in enumerate(seen) if not isinstance(found, str)}
-    answers: dict[int, np.ndarray] = {}
-    if pixels:
-        every = torch.from_numpy(np.stack([*pixels.values()])).unsqueeze(1)
-        answers = dict(zip(pixels, probabilities(stored.module.to(device), every, device=device), strict=True))
-    entries = []
-    for place, file in enumerate(options.images):
-        if place in answers:
-            entry = describe(answers[place], stored.classes, options.min_confidence)
-            guesses = ", ".join(f"{each['class_name']} {each['probability']:.1%}" for each in entry["top"])
-            cli.log(f"{file}: {entry['class_name'] or 'not sure'} ({guesses})")
-        else:
-            entry = {"error": str(seen[place])}
-            cli.log(f"{file}: error: {seen[place]}")
-        entries.append({"file": str(file)} | entry | {"model_version": version})
+    with store.connect():
+        reference = registry.resolve_model(options.model_uri, options.run_id, options.model_name)
+        stored = models.load_model(reference.uri)
+    questions = list(prepared)
+    ask_model(stored, questions, device.type)
+    answers = [describe_answer(question, stored.classes, options.min_confidence) for question in questions]
+    log_answers(questions, answers)
     if options.save:
-        save(options.save, options.images, pixels, answers, stored.classes)
-    failed = len(seen) - len(pixels)
+        save_figures(options.save, questions, stored.classes)
+    failed = sum(question.pixels is None for question in questions)
+    images = [
+        {"file": str(question.file), **answer, "model_version": reference.version}
+        for question, answer in zip(questions, answers, strict=True)
+    ]
     cli.print_json(
         {
-            "model_name": name,
-            "model_version": version,
-            "model_uri": uri,
+            "model_name": reference.name,
+            "model_version": reference.version,
+            "model_uri": reference.uri,
             "run_id": stored.run_id,
             "failed": failed,
-            "images": entries,
+            "images": images,
         }
     )
     return cli.USER_ERROR if failed else cli.OK
 
 
-def describe(probabilities: "np.ndarray", classes: tuple[str, ...], min_confidence: float) -> dict[str, Any]:
-    """Return the answer about one picture; prediction and class name are None where the model is not sure."""
-    best = (-probabilities).argsort(kind="stable")
-    sure = probabilities[best[0]] >= min_confidence
+def prepare_file(file: Path) -> Question:
+    """Return the picture as the model takes it, or why it cannot be used."""
+    from pipeline.data.images import UnusableImageError, read_image
+    from pipeline.data.preparation import prepare_image
+
+    try:
+        return Question(file, prepare_image(read_image(file)).pixels)
+    except UnusableImageError as error:
+        return Question(file, error=str(error))
+
+
+def ask_model(stored: "StoredModel", questions: Sequence[Question], device_type: str) -> None:
+    """Set the probabilities of all questions that have pixels."""
+    import numpy as np
+    import torch
+
+    from pipeline.evaluation.inference import compute_probabilities
+
+    usable = []
+    pixels = []
+    for question in questions:
+        if question.pixels is not None:
+            usable.append(question)
+            pixels.append(question.pixels)
+    if not usable:
+        return
+    device = torch.device(device_type)
+    images = torch.from_numpy(np.stack(pixels)).unsqueeze(1)
+    results = compute_probabilities(stored.module.to(device), images, device=device)
+    for question, probabilities in zip(usable, results, strict=True):
+        question.probabilities = probabilities
+
+
+def describe_answer(question: Question, classes: Sequence[str], min_confidence: float) -> dict[str, Any]:
+    """Return the answer for JSON; prediction and class name are None if the model is not sure."""
+    if question.probabilities is None:
+        return {"error": question.error}
+    order = (-question.probabilities).argsort(kind="stable").tolist()
+    best = order[0]
+    is_sure = question.probabilities[best] >= min_confidence
+    top = []
+    for index in order[:3]:
+        top.append({"class_name": classes[index], "probability": float(question.probabilities[index])})
     return {
-        "prediction": int(best[0]) if sure else None,
-        "class_name": classes[best[0]] if sure else None,
-        "probability": float(probabilities[best[0]]),
-        "top": [{"class_name": classes[each], "probability": float(probabilities[each])} for each in best[:3]],
+        "prediction": best if is_sure else None,
+        "class_name": classes[best] if is_sure else None,
+        "probability": top[0]["probability"],
+        "top": top,
     }
 
 
-def save(
-    directory: Path,
-    files: list[Path],
-    pixels: "dict[int, np.ndarray]",
-    answers: "dict[int, np.ndarray]",
-    classes: tuple[str, ...],
-) -> None:
-    """Draw each picture beside what the model saw and its probabilities, as ``<number>-<name>.png``."""
-    from pipeline import images, plots
+def log_answers(questions: Sequence[Question], answers: Sequence[dict[str, Any]]) -> None:
+    """Show one line for each picture."""
+    for question, answer in zip(questions, answers, strict=True):
+        if "error" in answer:
+            cli.log(f"{question.file}: error: {answer['error']}")
+            continue
+        top = ", ".join(f"{guess['class_name']} {guess['probability']:.1%}" for guess in answer["top"])
+        cli.log(f"{question.file}: {answer['class_name'] or 'not sure'} ({top})")
 
-    with cli.whole(directory) as folder:
-        for place, saw in pixels.items():
-            figure = plots.prediction(images.read(files[place]), saw, classes, answers[place])
-            figure.savefig(folder / f"{place:0{len(str(len(files)))}d}-{files[place].stem}.png")
+
+def save_figures(directory: Path, questions: Sequence[Question], classes: Sequence[str]) -> None:
+    """Draw each picture, the model's input and its answer as ``<number>-<name>.png``."""
+    from pipeline.data.images import read_image
+    from pipeline.files import atomic_directory
+    from pipeline.reports.image_plots import plot_prediction
+
+    digits = len(str(len(questions)))
+    with atomic_directory(directory) as folder:
+        for number, question in enumerate(questions):
+            if question.pixels is None or question.probabilities is None:
+                continue
+            picture = read_image(question.file)
+            figure = plot_prediction(picture, question.pixels, classes, question.probabilities)
+            figure.savefig(folder / f"{number:0{digits}d}-{question.file.stem}.png")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,67 +1,103 @@
-"""Clean your own images and bring them to the form that the other scripts train on.
+"""Clean your own images and write them in the form that the other scripts train on.
 
     python prepare_data.py photos --output dataset_cleaned             photos/<class>/*.png, or photos/train/<class>/...
     python prepare_data.py letters.npz --output dataset_cleaned        X_train, y_train, X_test, y_test; or IDX files
     python prepare_data.py photos --output dataset_cleaned --drop-label-issues
 
-Look at dataset_cleaned/cleaning_report.md, then: python pytorch_demo.py --dataset dataset_cleaned
+Read dataset_cleaned/cleaning_report.md, then: python pytorch_demo.py --dataset dataset_cleaned
 """
 
 import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline import UserError, cli
+from pipeline import cli
+from pipeline.data.catalog import CLEANING_REPORT_FILE
+from pipeline.errors import UserError
+from pipeline.files import atomic_file
+
+if TYPE_CHECKING:
+    from pipeline.cleaning.checks import CleanedImages
+    from pipeline.cleaning.importers import FoundImages
 
 
-def parse_options() -> argparse.Namespace:
-    """Return the options; nothing heavy is imported before they are known to be right."""
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options."""
     parser = cli.Parser(__doc__)
     parser.add_argument("raw", type=Path, metavar="RAW", help="the images: folders by class, IDX files, .npz or .npy")
-    parser.add_argument("--output", type=Path, required=True, help="the directory to make; it must not be there yet")
+    parser.add_argument("--output", type=Path, required=True, help="the directory to create; it must not exist yet")
     parser.add_argument(
         "--drop-label-issues",
         action="store_true",
-        help="set probable label errors aside from the training images (default: only list them)",
+        help="remove probable label errors from the training images (default: only list them)",
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> int:
+@cli.entry_point
+def main(argv: Sequence[str]) -> int:
     """Find the images, clean them, write the data set and the report, print."""
-    options = parse_options()
-    raw, output = options.raw.resolve(), options.output.resolve()
-    if output.exists():
-        raise UserError(f"{options.output} is there already; remove it or choose another --output")
-    if output.is_relative_to(raw):
-        raise UserError(f"{options.output} lies in {options.raw}, which stays as it is; choose another --output")
-    from pipeline import cleaning, sources
+    options = parse_options(argv)
+    check_output(options.raw, options.output)
+    from pipeline.cleaning.checks import clean_images
+    from pipeline.cleaning.importers import find_images
 
-    kind, found, ignored = sources.find(raw)
-    cli.log(f"{len(found):,} images in {options.raw} ({kind})")
-    cleaned = cleaning.clean(found, options.drop_label_issues, progress=sys.stderr.isatty())
-    report = cleaning.report(cleaned, kind, len(found), ignored)
-    with cli.whole_file(output) as folder:
-        folder.mkdir()
-        cleaning.write(folder, cleaned, report)
-    counts = {name: problem["count"] for name, problem in report["findings"].items()}
-    for name, count in counts.items():
-        if count:
-            cli.log(f"{name}: {count:,} {report['findings'][name]['done']} ({report['findings'][name]['what']})")
-    cli.log(f"look at {options.output}/cleaning_report.md; next: python pytorch_demo.py --dataset {options.output}")
+    source = find_images(options.raw.resolve())
+    cli.log(f"{len(source.images):,} images in {options.raw} ({source.kind})")
+    cleaned = clean_images(source.images, drop_label_issues=options.drop_label_issues, progress=sys.stderr.isatty())
+    output = options.output.resolve()
+    report = write_output(output, cleaned, source)
+    log_findings(report["findings"])
+    cli.log(f"read {options.output}/cleaning_report.md; next: python pytorch_demo.py --dataset {options.output}")
     cli.print_json(
         {
             "output": str(options.output),
             "classes": len(cleaned.classes),
             "train": report["train"]["images"],
             "test": report["test"]["images"],
-            "findings": counts,
-            "report_sha256": hashlib.sha256((output / "cleaning_report.json").read_bytes()).hexdigest(),
+            "findings": {name: problem["count"] for name, problem in report["findings"].items()},
+            "report_sha256": hashlib.sha256((output / CLEANING_REPORT_FILE).read_bytes()).hexdigest(),
         }
     )
     return cli.OK
 
 
+def check_output(raw: Path, output: Path) -> None:
+    """Raise UserError if the output exists, or is inside the source, which stays as it is."""
+    if output.resolve().exists():
+        raise UserError(f"{output} exists; remove it or choose another --output")
+    if output.resolve().is_relative_to(raw.resolve()):
+        raise UserError(f"{output} is inside {raw}, which stays as it is; choose another --output")
+
+
+def write_output(output: Path, cleaned: "CleanedImages", source: "FoundImages") -> dict[str, Any]:
+    """Write the data set, the report (JSON, Markdown, a contact sheet) and the quarantine; return the report."""
+    # These bring PyTorch and matplotlib, which the worker processes of clean_images do not need.
+    from pipeline.cleaning import report as cleaning_report
+    from pipeline.data.prepared import save_dataset
+    from pipeline.reports.image_plots import plot_contact_sheet
+
+    train, test = cleaning_report.build_datasets(cleaned, output.name)
+    report = cleaning_report.build_report(cleaned, source, train, test)
+    with atomic_file(output) as folder:
+        folder.mkdir()
+        save_dataset(folder, train, test)
+        cleaning_report.write_report(folder, report)
+        cleaning_report.write_quarantine(folder, cleaned)
+        sheet = plot_contact_sheet(cleaning_report.list_examples(cleaned))
+        sheet.savefig(folder / cleaning_report.SHEET_FILE)
+    return report
+
+
+def log_findings(findings: dict[str, Any]) -> None:
+    """Show how many images have each problem, and what was done."""
+    for name, problem in findings.items():
+        if problem["count"]:
+            cli.log(f"{name}: {problem['count']:,} {problem['done']} ({problem['what']})")
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

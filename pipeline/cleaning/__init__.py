@@ -1,0 +1,1 @@
+"""Own images: find them, check them, report what was found."""

@@ -1,0 +1,139 @@
+"""Find images that are equal, and images that are nearly equal."""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.cleaning.importers import RawImage
+
+MAX_HASH_DISTANCE = 4  # bits of 64 in which the perceptual hashes of near duplicates may differ
+MAX_PIXEL_DISTANCE = 12.0  # grey levels by which their pixels with ink may differ on average
+MIN_INK = 32  # grey level from which a pixel has ink
+PAIRS_AT_ONCE = 4096  # whose pixels are compared: it bounds the memory
+
+HASH_BITS = 64
+PIECES = MAX_HASH_DISTANCE + 1
+PIECE_BITS = math.ceil(HASH_BITS / PIECES)
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """An image that has to go because it is in the data more than once.
+
+    Attributes
+    ----------
+    problem : "two_classes", "train_test_duplicate" or "duplicate".
+    index : of the image.
+    detail : the names of the other images.
+    """
+
+    problem: str
+    index: int
+    detail: str
+
+
+def find_duplicates(raw_images: Sequence[RawImage], pixels: np.ndarray) -> list[Duplicate]:
+    """Return the images to remove so that each image is in the data once.
+
+    Of equal images the first one stays, but one of the test set before those for training. If equal images are in
+    different classes, none stays: nobody knows which class is right. ``pixels`` is [N, height, width].
+    """
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, image in enumerate(pixels):
+        groups[hashlib.sha256(image).digest()].append(index)
+    duplicates: list[Duplicate] = []
+    for group in groups.values():
+        labels = {raw_images[index].label for index in group}
+        if len(labels) > 1:
+            duplicates.extend(_reject_all(raw_images, group))
+        else:
+            duplicates.extend(_reject_all_but_one(raw_images, group))
+    return duplicates
+
+
+def _reject_all(raw_images: Sequence[RawImage], group: Sequence[int]) -> Iterator[Duplicate]:
+    for index in group:
+        label = raw_images[index].label
+        others = [raw_images[other].name for other in group if raw_images[other].label != label]
+        yield Duplicate("two_classes", index, "also " + ", ".join(others))
+
+
+def _reject_all_but_one(raw_images: Sequence[RawImage], group: Sequence[int]) -> Iterator[Duplicate]:
+    test_images = [index for index in group if raw_images[index].split == "test"]
+    kept = test_images[0] if test_images else group[0]
+    for index in group:
+        if index == kept:
+            continue
+        is_train = raw_images[index].split != "test"
+        problem = "train_test_duplicate" if test_images and is_train else "duplicate"
+        yield Duplicate(problem, index, f"kept: {raw_images[kept].name}")
+
+
+def find_near_duplicates(hashes: np.ndarray, pixels: np.ndarray) -> list[tuple[int, int]]:
+    """Return pairs of indices of images that are nearly equal, the smaller index first.
+
+    Both their perceptual hashes, uint64 [N], and their pixels, uint8 [N, height, width], have to be similar. An image
+    is the second of one pair at most.
+    """
+    pairs = find_similar_hashes(hashes)
+    near_duplicates: list[tuple[int, int]] = []
+    reported: set[int] = set()
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        chunk = pairs[start : start + PAIRS_AT_ONCE]
+        is_similar = _compare_pixels(pixels[chunk[:, 0]], pixels[chunk[:, 1]])
+        for first, second in chunk[is_similar].tolist():
+            if second not in reported:
+                reported.add(second)
+                near_duplicates.append((first, second))
+    return near_duplicates
+
+
+def _compare_pixels(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return which pairs of images, uint8 [pairs, height, width] each, have similar pixels; bool [pairs]."""
+    brighter = np.maximum(first, second)
+    darker = np.minimum(first, second)
+    has_ink = brighter >= MIN_INK
+    difference = np.where(has_ink, brighter - darker, 0).sum((1, 2))
+    return np.asarray(difference <= MAX_PIXEL_DISTANCE * has_ink.sum((1, 2)))
+
+
+def find_similar_hashes(hashes: np.ndarray) -> np.ndarray:
+    """Return the pairs of ``hashes``, uint64 [N], that differ in at most `MAX_HASH_DISTANCE` bits.
+
+    The result is int64 [pairs, 2], the smaller index first, in ascending order. A hash is cut into one piece more than
+    bits may differ, so similar hashes have at least one equal piece. Only hashes with an equal piece are compared.
+    """
+    mask = np.uint64(2**PIECE_BITS - 1)
+    pairs = [np.empty((0, 2), np.int64)]
+    for piece in range(PIECES):
+        shift = np.uint64(piece * PIECE_BITS)
+        pairs.extend(_compare_equal_pieces(hashes, (hashes >> shift) & mask))
+    return _sort_pairs(np.concatenate(pairs))
+
+
+def _sort_pairs(pairs: np.ndarray) -> np.ndarray:
+    """Return the pairs in ascending order, without repetitions: a pair may have several equal pieces."""
+    first, second = pairs.T
+    pairs = pairs[np.lexsort((second, first))]  # np.unique(pairs, axis=0) is several times slower
+    is_repeated = np.zeros(len(pairs), bool)
+    is_repeated[1:] = (pairs[1:] == pairs[:-1]).all(1)
+    return pairs[~is_repeated]
+
+
+def _compare_equal_pieces(hashes: np.ndarray, pieces: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the pairs of similar hashes among those whose ``pieces``, [N], are equal."""
+    order = np.argsort(pieces, kind="stable")  # equal pieces are neighbours, the smaller index first
+    for offset in range(1, len(order)):
+        first = order[:-offset]
+        second = order[offset:]
+        is_equal = pieces[first] == pieces[second]
+        if not is_equal.any():
+            return
+        first = first[is_equal]
+        second = second[is_equal]
+        distance = np.bitwise_count(hashes[first] ^ hashes[second])
+        yield np.column_stack((first, second))[distance <= MAX_HASH_DISTANCE]
