@@ -1,4 +1,4 @@
-"""Start the MLflow server of compose.yaml: make the bucket, say where the accounts are, run `mlflow server`.
+"""Start the MLflow server of compose.yaml: create the bucket, configure the accounts, run `mlflow server`.
 
 python start.py --host=0.0.0.0 --port=5000 ...           options of mlflow server; the rest comes from the environment
 """
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.exceptions import ClientError
 
-# A password is hashed anew for every request unless MLflow may remember it, here for a minute.
-# The tables of accounts have a SQLite file of their own: they use the name of a constraint twice, which MySQL refuses.
-ACCOUNTS = """\
+# MLflow hashes the password again for every request unless it may cache the result: here for a minute.
+# The tables of the accounts are in a SQLite file: they use one constraint name twice, which MySQL refuses.
+ACCOUNT_SETTINGS = """\
 [mlflow]
 default_permission = READ
 database_uri = sqlite:///{file}
@@ -23,16 +23,16 @@ auth_cache_ttl_seconds = 60
 
 
 def main() -> None:
-    """Become the server."""
-    make_bucket(urlsplit(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]).netloc)
+    """Replace this process by the server."""
+    create_bucket(urlsplit(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]).netloc)
     settings = Path(os.environ["ACCOUNTS"]).with_suffix(".ini")
-    settings.write_text(ACCOUNTS.format(file=os.environ["ACCOUNTS"]), encoding="utf-8")
+    settings.write_text(ACCOUNT_SETTINGS.format(file=os.environ["ACCOUNTS"]), encoding="utf-8")
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(settings)
-    os.execvp("mlflow", ["mlflow", "server", *sys.argv[1:]])  # noqa: S606, S607 - there is no shell to start it with
+    os.execvp("mlflow", ["mlflow", "server", *sys.argv[1:]])  # noqa: S606, S607 - no shell is involved
 
 
-def make_bucket(name: str) -> None:
-    """Make the bucket where it is not there yet."""
+def create_bucket(name: str) -> None:
+    """Create the bucket if it does not exist."""
     store = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
     try:
         store.head_bucket(Bucket=name)
