@@ -1,0 +1,248 @@
+"""evaluate.py on digits: what it prints, writes, logs and refuses."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+import evaluate
+import pytorch_demo
+from pipeline.data.datasets import load_test_split
+from pipeline.tracking.models import find_model_uri, load_model, log_model
+from pipeline.tracking.runs import log_params, start_run
+from support.pipelines import PipelineRun
+from support.scripts import ROOT, Result, call_main, run_script
+from support.servers import find_free_port
+
+QUESTIONS = ["goal", "generalisation", "balance", "errors", "cost"]
+FILES = {
+    "checklist.json",
+    "checklist.md",
+    "classification_report.json",
+    "confusion_matrix.png",
+    "confusions.png",
+    "evaluation.json",
+    "misclassified_examples.png",
+    "predictions.csv",
+    "reliability.png",
+}
+
+
+def reports_folder(pipeline: PipelineRun) -> Path:
+    return pipeline.folder / str(pipeline.evaluated.json["output_dir"])
+
+
+def open_store(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def read_answers(folder: Path, result: Result) -> dict[str, dict[str, Any]]:
+    """Return the answers of the checklist by question."""
+    assert result.code == 0, result
+    answers = json.loads((folder / result.json["output_dir"] / "checklist.json").read_text())
+    return {answer["question"]: answer for answer in answers}
+
+
+# --- what it prints and writes --------------------------------------------------------------------------------------
+
+
+def test_result_is_one_line_of_json(digits_pipeline: PipelineRun) -> None:
+    assert list(digits_pipeline.evaluated.json) == [
+        "run_id",
+        "model_uri",
+        "dataset",
+        "samples",
+        "test_accuracy",
+        "test_loss",
+        "test_f1",
+        "images_per_second",
+        "checklist",
+        "output_dir",
+    ]
+
+
+def test_metrics_agree_with_training(digits_pipeline: PipelineRun) -> None:
+    trained = digits_pipeline.trained.json
+    evaluated = digits_pipeline.evaluated.json
+    assert evaluated["samples"] == 360
+    assert evaluated["test_accuracy"] == trained["test_accuracy"]
+    assert evaluated["test_loss"] == pytest.approx(trained["test_loss"], rel=1e-3)
+
+
+def test_stderr_has_interval_and_verdicts(digits_pipeline: PipelineRun) -> None:
+    accuracy, *verdicts = digits_pipeline.evaluated.stderr.splitlines()
+    assert accuracy.startswith("accuracy ")
+    assert "95% interval" in accuracy
+    assert [line.split(":")[0] for line in verdicts] == QUESTIONS
+
+
+def test_reports_are_complete(digits_pipeline: PipelineRun) -> None:
+    files = list(reports_folder(digits_pipeline).iterdir())
+    assert {file.name for file in files} >= FILES
+    assert min(file.stat().st_size for file in files) > 500
+
+
+def test_record_follows_from_predictions(digits_pipeline: PipelineRun) -> None:
+    folder = reports_folder(digits_pipeline)
+    table = pd.read_csv(folder / "predictions.csv")
+    record = json.loads((folder / "evaluation.json").read_text())
+    probabilities = table.iloc[:, 3:].to_numpy()
+    assert list(table.columns) == ["index", "label", "prediction", *"0123456789"]
+    assert (probabilities.argmax(1) == table["prediction"]).all()
+    assert record["samples"] == len(table) == 360
+    assert record["accuracy"] == accuracy_score(table["label"], table["prediction"])
+    assert record["macro"]["f1"] == pytest.approx(f1_score(table["label"], table["prediction"], average="macro"))
+    normalized = probabilities / probabilities.sum(1, keepdims=True)
+    assert record["loss"] == pytest.approx(log_loss(table["label"], normalized))
+
+
+def test_record_names_model_data_and_speed(digits_pipeline: PipelineRun) -> None:
+    record = json.loads((reports_folder(digits_pipeline) / "evaluation.json").read_text())
+    params = open_store(digits_pipeline.folder).get_run(digits_pipeline.run_id).data.params
+    assert record["model_uri"] == digits_pipeline.model_uri
+    assert record["dataset"] == "digits"
+    assert record["dataset_digest"] == params["test_digest"]
+    assert record["parameters"] == int(params["model_parameters"])
+    assert record["images_per_second"] > 0
+
+
+def test_checklist_answers_five_questions(digits_pipeline: PipelineRun) -> None:
+    result = digits_pipeline.evaluated
+    answers = read_answers(digits_pipeline.folder, result)
+    assert list(answers) == QUESTIONS
+    assert result.json["checklist"] == {question: answer["verdict"] for question, answer in answers.items()}
+    text = (reports_folder(digits_pipeline) / "checklist.md").read_text()
+    assert text.startswith(f"# digits: run {digits_pipeline.run_id}\n")
+
+
+# --- what it logs ---------------------------------------------------------------------------------------------------
+
+
+def test_reports_are_logged_to_the_run(digits_pipeline: PipelineRun) -> None:
+    client = open_store(digits_pipeline.folder)
+    logged = client.list_artifacts(digits_pipeline.run_id, "evaluation")
+    assert {Path(item.path).name for item in logged} >= FILES
+    run = client.get_run(digits_pipeline.run_id)
+    assert run.data.metrics["evaluation_accuracy"] == digits_pipeline.evaluated.json["test_accuracy"]
+    assert run.info.status == "FINISHED"
+
+
+def test_store_is_unchanged_unless_asked(digits_pipeline: PipelineRun, tmp_path: Path) -> None:
+    def read_store() -> dict[Path, bytes]:
+        files = [digits_pipeline.folder / "mlflow.db", *(digits_pipeline.folder / "mlruns").rglob("*")]
+        return {file: file.read_bytes() for file in files if file.is_file()}
+
+    before = read_store()
+    options = ("--model-uri", "models:/digits-classifier@champion", "--output-dir", tmp_path / "reports")
+    result = call_main(evaluate.main, *options, folder=digits_pipeline.folder)
+    assert result.json["run_id"] == digits_pipeline.run_id
+    assert (tmp_path / "reports" / "evaluation.json").exists()
+    assert read_store() == before
+
+
+# --- independence of training ---------------------------------------------------------------------------------------
+
+
+def test_model_is_scored_without_training_code(digits_pipeline: PipelineRun, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "evaluate.py", tmp_path)
+    without_training = shutil.ignore_patterns("training", "__pycache__")
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=without_training)
+    options = ("--run-id", digits_pipeline.run_id, "--output-dir", tmp_path / "reports")
+    result = run_script(digits_pipeline.folder, "evaluate.py", *options, root=tmp_path)
+    assert result.code == 0, result
+    assert result.json["test_accuracy"] == digits_pipeline.trained.json["test_accuracy"]
+
+
+# --- planted faults -------------------------------------------------------------------------------------------------
+
+
+def test_overfitted_run_is_found(store: Path) -> None:
+    network = ("--model", "mlp", "--limit", 150, "--epochs", 60)
+    no_regularisation = ("--augment", "none", "--label-smoothing", 0, "--weight-decay", 0)
+    trained = call_main(pytorch_demo.main, "--dataset", "digits", "--no-register", *network, *no_regularisation)
+    result = call_main(evaluate.main, "--run-id", trained.json["run_id"])
+    answer = read_answers(store, result)["generalisation"]
+    from_epoch = answer["figures"]["overfitting_from_epoch"]
+    assert answer["verdict"] == "poor"
+    assert 2 < from_epoch < 40
+    assert answer["sentences"][0].startswith(f"It overfits from epoch {from_epoch} on")
+
+
+class NeverFive(torch.nn.Module):
+    """A model that predicts everything but a 5."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.module(images)
+        return logits - 50 * torch.nn.functional.one_hot(torch.tensor(5), 10)
+
+
+def test_class_that_is_never_predicted_is_found(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits_pipeline.folder)
+    mlflow.set_tracking_uri(f"sqlite:///{digits_pipeline.folder}/mlflow.db")
+    model = NeverFive(load_model(find_model_uri(digits_pipeline.run_id)).module)
+    examples = load_test_split("digits", Path("data")).images[:2].float()
+    with start_run("pytorch-demo", None) as run_id:
+        log_params(run_id, {"dataset": "digits"})
+        log_model(model, examples, tuple("0123456789"))
+    result = call_main(evaluate.main, "--run-id", run_id, folder=digits_pipeline.folder)
+    answers = read_answers(digits_pipeline.folder, result)
+    assert answers["balance"]["sentences"][0] == "It almost never predicts '5': 0 times for 37 images."
+    assert answers["balance"]["verdict"] == answers["goal"]["verdict"] == "poor"
+    unknown = ("generalisation", "cost")  # the run records no training
+    assert [answers[question]["verdict"] for question in unknown] == ["unknown", "unknown"]
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "one of the arguments --run-id --model-uri is required"),
+        ("--run-id x --batch-size 0", "'0' is not a whole number of at least 1"),
+        ("--run-id ../../etc/passwd", "there is no run '../../etc/passwd'"),
+        ("--model-uri models:/nobody@champion", "cannot get models:/nobody@champion"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(options: str, message: str, store: Path) -> None:
+    result = call_main(evaluate.main, *options.split())
+    assert message in result.error
+    assert {path.name for path in store.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_run_without_data_set_is_named(digits_pipeline: PipelineRun) -> None:
+    database = sqlite3.connect(digits_pipeline.folder / "mlflow.db")
+    with database:
+        database.execute("DELETE FROM params WHERE key = 'dataset'")
+    database.close()
+    result = call_main(evaluate.main, "--run-id", digits_pipeline.run_id, folder=digits_pipeline.folder)
+    assert f"run {digits_pipeline.run_id} does not record its data set; name one with --dataset" in result.error
+
+
+def test_unwritable_output_directory_is_named(digits_pipeline: PipelineRun, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "reports"
+    options = ("--run-id", digits_pipeline.run_id, "--output-dir", output)
+    assert f"cannot write to {output}" in call_main(evaluate.main, *options, folder=digits_pipeline.folder).error
+
+
+def test_missing_server_is_named_without_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = find_free_port()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
+    error = call_main(evaluate.main, "--run-id", "x").error
+    assert f"nothing answers at http://127.0.0.1:{port}" in error
+    assert "secret" not in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,29 @@
+"""Evaluations of models that do not exist."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluation.metrics import Evaluation
+
+CLASSES = ("cat", "dog", "bird")
+LABELS = [0, 1, 2] * 100
+
+
+def evaluate_predictions(
+    predictions: Sequence[int], labels: Sequence[int] = LABELS, confidence: float = 0.9
+) -> Evaluation:
+    """Return the evaluation of a model that gives each of its predictions the same probability."""
+    rest = (1 - confidence) / (len(CLASSES) - 1)
+    probabilities = np.full((len(labels), len(CLASSES)), rest)
+    probabilities[np.arange(len(labels)), predictions] = confidence
+    return Evaluation(CLASSES, np.array(labels), probabilities)
+
+
+def make_mistakes(count: int, labels: Sequence[int] = LABELS) -> list[int]:
+    """Return predictions of which the first ``count`` are wrong, spread over all pairs of classes."""
+    predictions = list(labels)
+    for index in range(count):
+        shift = 1 + index // len(CLASSES) % 2
+        predictions[index] = (labels[index] + shift) % len(CLASSES)
+    return predictions

@@ -1,0 +1,58 @@
+"""What the tests put into a store, and what other processes do to it at the wrong moment."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mlflow import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from pipeline.tracking import registry, runs
+
+MODEL_NAME = "digits-classifier"
+
+
+def create_model_run() -> tuple[str, str]:
+    """Create a run with a model that has no files, which takes no time; return the run's id and the model's address."""
+    with runs.start_run("demo", None) as run_id:
+        pass
+    client = MlflowClient()
+    experiment_id = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment_id, source_run_id=run_id)
+    return run_id, f"models:/{model.model_id}"
+
+
+def register_version(model_name: str = MODEL_NAME) -> int:
+    """Register a model without files; return the number of the version."""
+    run_id, model_uri = create_model_run()
+    return registry.register_model(model_name, model_uri, run_id)
+
+
+def read_stages(model_name: str = MODEL_NAME) -> dict[int, str | None]:
+    """Return the stage of each version."""
+    versions = MlflowClient().search_model_versions(f"name='{model_name}'")
+    return {int(version.version): version.current_stage for version in versions}
+
+
+def read_aliases(model_name: str = MODEL_NAME) -> dict[str, int]:
+    """Return the version of each alias."""
+    aliases = MlflowClient().get_registered_model(model_name).aliases
+    return {alias: int(number) for alias, number in aliases.items()}
+
+
+@contextmanager
+def overtaken_by(request: Callable[[], object], row: type) -> Iterator[None]:
+    """Send ``request``, once, after MLflow has looked for such a row of a table and before it inserts one."""
+    pending = [request]
+
+    def send(session: Session, *_: object) -> None:
+        is_insert = any(isinstance(new, row) for new in session.new)
+        if pending and is_insert:
+            pending.pop()()
+
+    event.listen(Session, "before_flush", send)
+    try:
+        yield
+    finally:
+        event.remove(Session, "before_flush", send)
+    assert not pending

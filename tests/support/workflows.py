@@ -1,0 +1,135 @@
+"""The workflows of GitHub Actions, and their shell steps run as GitHub runs them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.scripts import ROOT
+
+FOLDER = ROOT / ".github" / "workflows"
+TESTS = FOLDER / "tests.yml"
+PIPELINE = FOLDER / "train-evaluate-promote.yml"
+IMAGE = FOLDER / "image.yml"
+WORKFLOWS = (TESTS, PIPELINE, IMAGE)
+
+# What GitHub runs a step with: https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax,
+# jobs.<job_id>.steps[*].shell. Only a shell that is named has pipefail.
+SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"]}
+INSTALL_COMMAND = "make .venv/installed"
+STEP_FILES = ("ENV", "OUTPUT", "PATH", "STEP_SUMMARY")  # GITHUB_ENV ...: the files that a step may write to
+EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
+
+
+def read_workflow(path: Path) -> dict[str, Any]:
+    """Return the workflow; YAML 1.1, which PyYAML reads, takes its key ``on`` for a boolean."""
+    workflow: dict[Any, Any] = yaml.safe_load(path.read_text())
+    if True in workflow:
+        workflow["on"] = workflow.pop(True)
+    return workflow
+
+
+@dataclass
+class JobResult:
+    """What a run of a job's shell steps did.
+
+    Attributes
+    ----------
+    codes
+        Exit code of each step that ran, by its name.
+    summary
+        The Markdown of all steps.
+    log
+        What the steps printed.
+    """
+
+    codes: dict[str, int] = field(default_factory=dict)
+    summary: str = ""
+    log: str = ""
+
+    @property
+    def failed_steps(self) -> list[str]:
+        """The names of the steps that failed."""
+        return [name for name, code in self.codes.items() if code]
+
+    def read_table(self, title: str) -> list[list[str]]:
+        """Return the rows, without header, of the table under the heading ``title`` in the summary."""
+        section = self.summary.partition(f"### {title}\n")[2].partition("\n### ")[0]
+        rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+        return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def run_pipeline_job(
+    folder: Path, inputs: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None
+) -> JobResult:
+    """Run the shell steps of train-evaluate-promote.yml in ``folder`` as GitHub would, except the installation.
+
+    Inputs on a push and secrets in a fork are empty.
+    """
+    workflow = read_workflow(PIPELINE)
+    (job,) = workflow["jobs"].values()
+    default_shell = workflow["defaults"]["run"]["shell"]
+    (folder / ".venv").symlink_to(sys.prefix)  # what the installation would make
+    run = _JobRun(folder, {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})}, job["env"])
+    for step in job["steps"]:
+        if "run" not in step or step["run"] == INSTALL_COMMAND:
+            continue
+        assert step.get("if") in (None, "always()"), "this helper knows no other condition"
+        if run.result.failed_steps and "if" not in step:
+            continue
+        run.run_step(step, SHELLS[step.get("shell", default_shell)])
+    return run.result
+
+
+class _JobRun:
+    """The state that a job's steps share: environment, outputs, result so far."""
+
+    def __init__(self, folder: Path, contexts: dict[str, dict[str, str]], env: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.contexts = contexts
+        self.result = JobResult()
+        self.outputs: dict[str, dict[str, str]] = {}
+        # Nothing of the caller's store or CI job gets in.
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GITHUB_"))}
+        self.env |= {"CI": "true", "GITHUB_ACTIONS": "true"}
+        self.env |= env
+
+    def run_step(self, step: dict[str, Any], shell: list[str]) -> None:
+        files = {name: self.folder.parent / f"{self.folder.name}.{name}" for name in STEP_FILES}
+        for file in files.values():
+            file.write_text("")
+        env = self.env | {f"GITHUB_{name}": str(file) for name, file in files.items()}
+        for name, value in step.get("env", {}).items():
+            env[name] = EXPRESSION.sub(self._evaluate, value)
+        command = [*shell, "-c", step["run"]]
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
+        self.result.codes[step["name"]] = done.returncode
+        self.result.log += f"--- {step['name']}: {done.returncode}\n{done.stdout}{done.stderr}"
+        self.result.summary += files["STEP_SUMMARY"].read_text()
+        self.outputs[step.get("id", "")] = _read_pairs(files["OUTPUT"])
+        self.env |= _read_pairs(files["ENV"])
+        for line in files["PATH"].read_text().splitlines():
+            self.env["PATH"] = f"{line}{os.pathsep}{self.env['PATH']}"
+
+    def _evaluate(self, expression: "re.Match[str]") -> str:
+        """Return the value of ``inputs.x``, ``secrets.x`` or ``steps.x.outputs.y``; empty if it is not set."""
+        context, *names = expression[1].split(".")
+        if context == "steps":
+            step, _, output = names
+            return self.outputs[step].get(output, "")
+        return self.contexts[context].get(names[0], "")
+
+
+def _read_pairs(file: Path) -> dict[str, str]:
+    """Return what a step wrote to $GITHUB_ENV or $GITHUB_OUTPUT."""
+    pairs = {}
+    for line in file.read_text().splitlines():
+        name, _, value = line.partition("=")
+        pairs[name] = value
+    return pairs

@@ -1,0 +1,191 @@
+"""The files of deploy/, checked without a container engine; tests/slow/test_server.py runs what they describe."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.scripts import ROOT
+from support.stack import COMPOSE_FILE, read_services
+
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+COMPOSE = COMPOSE_FILE.read_text()
+PINNED_IMAGE = r"[\w/]+:\d+\.\d+\.\d+[\w.-]*"
+
+
+# --- compose.yaml ---------------------------------------------------------------------------------------------------
+
+
+def test_compose_file_fits_its_schema() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_mlflow_is_published_on_this_machine() -> None:
+    published = {name: service["ports"] for name, service in read_services().items() if "ports" in service}
+    assert published == {"mlflow": ["${SERVER_ADDRESS:-127.0.0.1}:${SERVER_PORT:-5000}:5000"]}
+
+
+def test_every_service_restarts_and_reports_its_health() -> None:
+    for service in read_services().values():
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"]
+
+
+def test_every_image_is_pinned() -> None:
+    images = [service["image"] for service in read_services().values() if "build" not in service]
+    images += re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(images) == 3
+    for image in images:
+        assert re.fullmatch(PINNED_IMAGE, image), image
+
+
+def test_mlflow_waits_for_the_other_services() -> None:
+    services = read_services()
+    others = {name: {"condition": "service_healthy"} for name in services if name != "mlflow"}
+    assert services["mlflow"]["depends_on"] == others
+
+
+def test_no_secret_has_a_default() -> None:
+    variables = dict(re.findall(r"\$\{(\w+)(:[-?])", COMPOSE))
+    secrets = [name for name in variables if re.search("PASSWORD|KEY", name)]
+    assert len(secrets) == 5
+    assert {variables[name] for name in secrets} == {":?"}
+    for name, value in re.findall(r"(?m)^\s+(\w*(?:PASSWORD|SECRET|ACCESS_KEY)\w*): (.*)$", COMPOSE):
+        assert value == '"yes"' or value.startswith("${"), name  # MySQL's own random root password
+
+
+def test_every_variable_is_documented() -> None:
+    variables = dict(re.findall(r"\$\{(\w+)(:[-?])", COMPOSE))
+    documented = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+    assert documented.keys() == variables.keys()
+    required = {name for name, kind in variables.items() if kind == ":?"}
+    assert {name for name, value in documented.items() if not value} == required
+
+
+# --- the Dockerfile -------------------------------------------------------------------------------------------------
+
+
+def test_dockerfile_passes_hadolint() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_images_run_without_root() -> None:
+    for image in DOCKERFILE.split("\nFROM ")[2:]:
+        assert re.findall(r"^(?:USER|ENTRYPOINT) .*$", image, re.MULTILINE)[0] == "USER 1000"
+
+
+def test_images_get_the_copied_files_only() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    copied: set[str] = set()
+    for line in re.findall(r"^COPY (.*)$", DOCKERFILE, re.MULTILINE):
+        copied.update(line.split()[:-1])
+    assert copied == {line[1:] for line in ignored if line.startswith("!")}
+    assert all(list(ROOT.glob(name)) for name in copied)
+
+
+def test_images_install_lock_files_with_hashes() -> None:
+    assert "--constraint" not in DOCKERFILE
+    assert re.findall(r"pip install (.*)", DOCKERFILE) == ["--require-hashes --requirement requirements-server.lock"]
+    assert re.findall(r"sh install_cpu.sh (.*)", DOCKERFILE) == ["requirements.lock"]
+
+
+# --- the CPU builds of PyTorch --------------------------------------------------------------------------------------
+
+
+def test_cpu_builds_replace_torch_and_leave_out_cuda(tmp_path: Path) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nfor last; do :; done\ncp "$last" {tmp_path}/rest || true\n'
+    )
+    pip.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "TORCH_INDEX": "the-index"}
+    command = ["sh", str(DEPLOY / "install_cpu.sh"), str(ROOT / "requirements-dev.lock")]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+
+    first, second = (tmp_path / "calls").read_text().splitlines()
+    assert re.fullmatch(r"install --no-deps --index-url the-index torch==[\d.]+ torchvision==[\d.]+", first)
+    assert second.startswith("install --no-deps --require-hashes --requirement ")
+    everything = re.findall(r"^\S+(?===)", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE)
+    rest = re.findall(r"^\S+(?===)", (tmp_path / "rest").read_text(), re.MULTILINE)
+    removed = {name for name in set(everything) - set(rest) if not name.startswith(("nvidia-", "cuda-"))}
+    assert removed == {"torch", "torchvision", "triton"}
+    assert {"torchinfo", "mlflow", "filelock", "networkx"} < set(rest)
+    assert len(re.findall("--hash", (tmp_path / "rest").read_text())) > 2 * len(rest)
+
+
+# --- make -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a directory with the Makefile, deploy/, and a stand-in for docker that records how it is called."""
+    folder = tmp_path / "project"
+    shutil.copytree(DEPLOY, folder / "deploy", ignore=shutil.ignore_patterns(".env", "__pycache__"))
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "docker").write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\ncat {folder}/output\n')
+    (folder / "docker").chmod(0o755)
+    return folder
+
+
+def run_make(folder: Path, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    env = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", f"BIN={folder}", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, input=stdin, capture_output=True, text=True)
+
+
+def test_the_first_start_generates_secrets(project: Path) -> None:
+    (project / "output").write_text("")
+    assert run_make(project, "server").returncode == 0
+    file = project / "deploy" / ".env"
+    secrets = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert secrets.keys() == set(re.findall(r"\$\{(\w+):\?", COMPOSE))
+    assert len(set(secrets.values())) == len(secrets)
+    assert all(re.fullmatch(r"[\w-]{32}", value) for value in secrets.values())  # a URL takes them as they are
+
+
+def test_later_starts_keep_the_secrets(project: Path) -> None:
+    (project / "output").write_text("")
+    run_make(project, "server")
+    before = (project / "deploy" / ".env").read_text()
+    assert "admin" in run_make(project, "server").stdout
+    assert (project / "deploy" / ".env").read_text() == before
+    start = "compose --file deploy/compose.yaml up --detach --build --wait"
+    assert (project / "calls").read_text().splitlines() == [start, start]
+
+
+@pytest.mark.parametrize(("answer", "is_reset"), [("yes\n", True), ("no\n", False), ("", False)])
+def test_a_reset_asks_first(project: Path, answer: str, is_reset: bool) -> None:
+    (project / "output").write_text("")
+    assert (run_make(project, "server-reset", stdin=answer).returncode == 0) == is_reset
+    assert (project / "calls").exists() == is_reset
+
+
+def test_a_failed_backup_leaves_no_archive(project: Path) -> None:
+    assert run_make(project, "server-backup").returncode != 0  # the stand-in has no output: it fails
+    assert not (project / "server-backup.tar").exists()
+
+
+def test_only_the_owner_can_read_a_backup(project: Path) -> None:
+    (project / "output").write_text("everything")
+    assert run_make(project, "server-backup", "FILE=monday.tar").returncode == 0
+    assert (project / "monday.tar").read_text() == "everything"
+    assert stat.S_IMODE((project / "monday.tar").stat().st_mode) == 0o600
+
+
+def test_make_lists_every_target(project: Path) -> None:
+    listed = re.findall(r"^make (\S+) ", run_make(project).stdout, re.MULTILINE)
+    phony = re.search(r"\.PHONY: ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text())
+    assert phony is not None
+    assert set(listed) == set(phony[1].replace("\\", "").split())

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.files import atomic_directory, atomic_file, read_text
+
+
+def list_files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_appear_complete_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "reports"
+    with atomic_directory(target) as folder:
+        (folder / "a.txt").write_text("complete")
+        assert not (target / "a.txt").exists()
+    assert list_files(target) == {"a.txt": "complete"}
+
+
+def fail_while_writing(folder: Path) -> None:
+    with atomic_directory(folder) as temporary:
+        (temporary / "a.txt").write_text("half")
+        raise RuntimeError
+
+
+def test_exception_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError):
+        fail_while_writing(tmp_path)
+    assert list_files(tmp_path) == {"a.txt": "old"}
+
+
+def test_exception_removes_directories_made_for_it(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fail_while_writing(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot write to .*file/reports"),
+        atomic_directory(tmp_path / "file" / "reports"),
+    ):
+        pass
+
+
+def test_file_moves_to_its_path(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "table.csv") as file:
+        file.write_text("a,b\n")
+    assert list_files(tmp_path) == {"table.csv": "a,b\n"}
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*gates.toml \(No such file"):
+        read_text(tmp_path / "gates.toml")
+
+
+def test_file_in_other_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gates.toml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_text(tmp_path / "gates.toml")

@@ -1,0 +1,77 @@
+"""The requirement files and their lock files."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from support.scripts import ROOT
+
+FILES = ("requirements", "requirements-server", "requirements-dev")
+
+
+def read_requirements(path: Path) -> dict[str, str]:
+    """Return the versions of a requirement file and of those that it includes, by package."""
+    versions = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("-r "):
+            versions.update(read_requirements(path.parent / line.removeprefix("-r ")))
+        pin = re.match(r"([\w-]+)(?:\[\w+\])?==(\S+)", line)
+        if pin:
+            versions[pin[1]] = pin[2]
+    return versions
+
+
+def read_lock(path: Path) -> dict[str, str]:
+    """Return the versions of a lock file, by package."""
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_lock_has_the_required_versions(name: str) -> None:
+    lock = read_lock(ROOT / f"{name}.lock")
+    for package, version in read_requirements(ROOT / f"{name}.txt").items():
+        assert lock[package] == version, f"{package}: run make lock"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_locked_package_has_hashes(name: str) -> None:
+    entries = re.split(r"^(?=[a-z0-9])", (ROOT / f"{name}.lock").read_text(), flags=re.MULTILINE)[1:]
+    assert len(entries) > 50
+    for entry in entries:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_lock_names_no_index_and_no_extras(name: str) -> None:
+    text = (ROOT / f"{name}.lock").read_text()
+    assert "://" not in text
+    assert "[" not in text  # pip refuses constraints with extras
+
+
+@pytest.mark.parametrize("name", FILES[:2])
+def test_locks_agree_on_every_version(name: str) -> None:
+    everything = read_lock(ROOT / "requirements-dev.lock")
+    for package, version in read_lock(ROOT / f"{name}.lock").items():
+        assert everything[package] == version, package
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_requirement_says_why(name: str) -> None:
+    lines = (ROOT / f"{name}.txt").read_text().splitlines()
+    for line in lines:
+        assert not line or line.startswith(("#", "-r ")) or re.fullmatch(r"\S+==\S+ +# .+", line), line
+
+
+def test_images_and_users_get_no_test_tools() -> None:
+    for name in FILES[:2]:
+        installed = read_lock(ROOT / f"{name}.lock")
+        assert not installed.keys() & {"pytest", "playwright", "moto", "mypy", "hypothesis", "ruff"}
+
+
+def test_supported_python_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["requires-python"] == ">=3.11"
+    assert project["tool"]["ruff"]["target-version"] == "py311"
+    assert "--python-version 3.11" in (ROOT / "Makefile").read_text()
