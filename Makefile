@@ -1,23 +1,31 @@
-# `make` alone prints the targets. Everything happens in .venv, which is made at the first call.
+# `make` alone prints the targets. Everything happens in .venv, which is created at the first call.
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+LOCK ?= requirements-dev.lock
+COMPOSE := docker compose --file deploy/compose.yaml
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint ui app bench screenshots clean server server-stop server-reset server-backup server-restore
-COMPOSE := docker compose --file deploy/compose.yaml
+.PHONY: help demo test test-all lint lock ui app bench screenshots clean \
+	server server-stop server-reset server-backup server-restore
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
-.venv/installed: requirements.txt
+# TORCH=cpu takes PyTorch's CPU builds; LOCK=requirements.lock leaves out what only tests and checks need.
+.venv/installed: $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; run: make PYTHON=python3.13")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --requirement requirements.txt
+ifeq ($(TORCH),cpu)
+	PIP_QUIET=1 sh deploy/install_cpu.sh $(LOCK)
+else
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes --requirement $(LOCK)
+endif
 	@touch $@
 
-demo: .venv/installed  ## train on digits, evaluate, promote: the whole pipeline in less than a minute
+demo: .venv/installed  ## train on digits, evaluate, promote: the three scripts in less than a minute
 	@set -e; \
 	trained=$$(python pytorch_demo.py --dataset digits); \
 	run=$$(echo "$$trained" | python -c 'import json, sys; print(json.load(sys.stdin)["run_id"])'); \
@@ -26,15 +34,25 @@ demo: .venv/installed  ## train on digits, evaluate, promote: the whole pipeline
 	echo; \
 	echo "Done. 'make ui' shows the run, its reports and the model in Production: http://127.0.0.1:5000"
 
-test: .venv/installed  ## run the test suite
+test: .venv/installed  ## run the fast tests: what to run for every change
+	pytest -m "not slow"
+
+test-all: .venv/installed  ## run every test: servers, browser, races, kills, full data sets too
 	pytest
 
-lint: .venv/installed  ## check style and types
+lint: .venv/installed  ## check style, types and the direction of imports
 	ruff check .
 	ruff format --check .
 	mypy . .github/summary.py
+	lint-imports
 
-ui: .venv/installed  ## browse runs and models at http://127.0.0.1:5000 (PORT=... for another port)
+lock: export UV_CUSTOM_COMPILE_COMMAND := make lock
+lock: .venv/installed  ## write the lock files from the requirement files (UPGRADE=--upgrade: newest versions)
+	$(COMPILE) $(UPGRADE) requirements-dev.txt --output-file requirements-dev.lock
+	$(COMPILE) --constraint requirements-dev.lock requirements.txt --output-file requirements.lock
+	$(COMPILE) --constraint requirements-dev.lock requirements-server.txt --output-file requirements-server.lock
+
+ui: .venv/installed  ## show runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)
 
 app: .venv/installed  ## draw a digit and ask the model in Production: http://127.0.0.1:7860 (PORT=...)
@@ -44,33 +62,33 @@ bench: .venv/installed  ## measure what the README says about speed
 	python benchmarks/time_to_accuracy.py
 
 screenshots: .venv/installed  ## take the pictures of the UI and the app in README and docs again (needs Chromium)
-	NO_SKIP=1 SCREENSHOTS=docs/images pytest tests/test_ui.py tests/test_app.py --numprocesses 0
+	NO_SKIP=1 SCREENSHOTS=docs/images pytest tests/slow/test_ui.py tests/slow/test_app.py --numprocesses 0
 
-# A random secret for each variable that compose.yaml asks for; readable by the owner alone, whole or not there.
+# A random secret for each variable that compose.yaml requires. Only the owner can read the file.
 deploy/.env:
 	@umask 077; grep --only-matching '\$${[A-Z_]*:?' deploy/compose.yaml | tr --delete '$${:?' | sort --unique \
 	| $(PYTHON) -c 'import secrets, sys; [print(f"{line.strip()}={secrets.token_urlsafe(24)}") for line in sys.stdin]' > $@.new
 	@mv $@.new $@
 
-server: deploy/.env  ## start the team's server (docs/server.md); secrets are made at the first start
+server: deploy/.env  ## start the team's server (docs/server.md); the first start generates its secrets
 	$(COMPOSE) up --detach --build --wait
 	@echo "The server is up. Name: admin, password: ADMIN_PASSWORD in deploy/.env"
 
-server-stop:  ## stop it; everything stays
+server-stop:  ## stop it; its data stay
 	$(COMPOSE) stop
 
-server-reset:  ## delete everything that it holds; asks first
-	@printf "This deletes every run, model and account of the server. Type yes to go on: "; \
+server-reset:  ## delete all its data; asks first
+	@printf "This deletes every run, model and account of the server. Type yes to continue: "; \
 	read -r answer; [ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 1; }
 	$(COMPOSE) down --volumes
 
-server-backup:  ## save everything that it holds to FILE (default: server-backup.tar)
+server-backup:  ## save all its data to FILE (default: server-backup.tar)
 	@umask 077; $(COMPOSE) exec -T mlflow python backup.py save > $(or $(FILE),server-backup.tar).new
 	@mv $(or $(FILE),server-backup.tar).new $(or $(FILE),server-backup.tar)
 
-server-restore:  ## put FILE (default: server-backup.tar) into an empty server
+server-restore:  ## restore FILE (default: server-backup.tar) into an empty server
 	$(COMPOSE) exec -T mlflow python backup.py restore < $(or $(FILE),server-backup.tar)
 
 clean:  ## remove .venv and caches; data, runs and models stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
