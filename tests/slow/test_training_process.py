@@ -11,24 +11,14 @@ import termios
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from support.git import run_git
 from support.pipelines import PipelineRun
 from support.scripts import ROOT, run_script
 from support.servers import run_mlflow_server
+from support.stores import open_store, read_run_statuses
 
 SCRIPT = str(ROOT / "pytorch_demo.py")
-
-
-def open_store(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
-
-
-def run_statuses(folder: Path) -> list[str]:
-    client = open_store(folder)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return [run.info.status for run in client.search_runs(experiments)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -44,7 +34,7 @@ def test_stopped_training_leaves_its_run_killed(tmp_path: Path, number: signal.S
     stdout, stderr = process.communicate(timeout=30)
     assert (process.returncode, stdout) == (128 + number, "")
     assert stderr.splitlines()[-1] == "stopped"
-    assert run_statuses(tmp_path) == ["KILLED"]
+    assert read_run_statuses(tmp_path) == ["KILLED"]
 
 
 def read_terminal(terminal: int) -> str:

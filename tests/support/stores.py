@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mlflow import MlflowClient
 from sqlalchemy import event
@@ -56,3 +57,15 @@ def overtaken_by(request: Callable[[], object], row: type) -> Iterator[None]:
     finally:
         event.remove(Session, "before_flush", send)
     assert not pending
+
+
+def open_store(folder: Path) -> MlflowClient:
+    """Return a client of the SQLite store in ``folder``."""
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def read_run_statuses(folder: Path) -> list[str]:
+    """Return the status of every run in the SQLite store in ``folder``."""
+    client = open_store(folder)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [run.info.status for run in client.search_runs(experiments)]
