@@ -25,6 +25,8 @@ from pipeline.tracking.runs import Run
 logger = logging.getLogger(__name__)
 
 PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
+RECORD_PATH = f"{EVALUATION_FOLDER}/{RECORD_FILE}"  # of a run's artifacts
+PREDICTIONS_PATH = f"{EVALUATION_FOLDER}/{PREDICTIONS_FILE}"
 
 
 # --- the recorded evaluation -----------------------------------------------------------------------------------------
@@ -32,7 +34,7 @@ PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
 
 def has_evaluation(run_id: str) -> bool:
     """Return whether ``evaluate.py --log-mlflow`` recorded an evaluation in the run."""
-    return f"{EVALUATION_FOLDER}/{RECORD_FILE}" in artifacts.list_artifact_paths(run_id, EVALUATION_FOLDER)
+    return RECORD_PATH in artifacts.list_artifact_paths(run_id, EVALUATION_FOLDER)
 
 
 def load_evaluation(run_id: str, model_uri: str) -> EvaluationRecord:
@@ -45,10 +47,11 @@ def load_evaluation(run_id: str, model_uri: str) -> EvaluationRecord:
         or to other test images than the run's.
     """
     command = f"run: python evaluate.py --run-id {run_id} --log-mlflow"
-    if not has_evaluation(run_id):
+    paths = artifacts.list_artifact_paths(run_id, EVALUATION_FOLDER)
+    if RECORD_PATH not in paths:
         raise UserError(f"run {run_id} has no recorded evaluation; {command}")
     try:
-        record = _download_record(run_id)
+        record = _download_record(run_id, paths)
     except UserError as error:
         raise UserError(f"{error}; {command}") from None
     problem = _check_model_file(record, model_uri) or _check_test_images(record, runs.get_run(run_id))
@@ -57,12 +60,11 @@ def load_evaluation(run_id: str, model_uri: str) -> EvaluationRecord:
     return record
 
 
-def _download_record(run_id: str) -> EvaluationRecord:
-    paths = artifacts.list_artifact_paths(run_id, EVALUATION_FOLDER)
+def _download_record(run_id: str, paths: set[str]) -> EvaluationRecord:
+    """Return the record; ``paths`` are the files that the run has in the folder of the evaluation."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        for file in (RECORD_FILE, PREDICTIONS_FILE):
-            path = f"{EVALUATION_FOLDER}/{file}"
+        for path in (RECORD_PATH, PREDICTIONS_PATH):
             if path in paths:  # where it lands below the directory depends on the store
                 folder = artifacts.download_artifact(run_id, path, Path(directory)).parent
         return EvaluationRecord.read(folder, f"run {run_id}")
