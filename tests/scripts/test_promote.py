@@ -17,9 +17,10 @@ from pipeline.promotion import decisions, policy
 from pipeline.promotion.lock import read_lock_owner
 from pipeline.tracking import registry
 from support.pipelines import PipelineRun
-from support.promotions import NAME, check_agreement, create_foreign_lock, list_kinds, read_aliases, read_decision_runs
+from support.promotions import NAME, check_agreement, create_foreign_lock, list_kinds, read_decision_runs
 from support.scripts import ROOT, Result, call_main, run_script
 from support.servers import find_free_port
+from support.stores import read_aliases
 
 CHECKS = ["min_accuracy", "min_accuracy_lower_end", "min_class_recall", "max_loss", "max_generalisation_gap"]
 Promote = Callable[..., Result]

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.data.datasets import Dataset
 from pipeline.evaluation.metrics import Evaluation
-from pipeline.evaluation.record import build_record
+from support.evaluations import record_evaluation
 from support.scripts import ROOT
 
 CLASSES = ("T-shirt/top", "Ankle boot")
@@ -35,16 +35,7 @@ def evaluated(tmp_path: Path) -> dict[str, Any]:
     labels = torch.tensor([0, 0, 1])
     test = Dataset("clothes", torch.zeros(3, 1, 28, 28, dtype=torch.uint8), labels, CLASSES, "")
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
-    record = build_record(
-        Evaluation(CLASSES, labels.numpy(), probabilities),
-        test,
-        model_id="m-1",
-        model_uri="models:/m-1",
-        model_sha256="a" * 64,
-        parameters=7,
-        images_per_second=1234.5,
-        device="cpu",
-    )
+    record = record_evaluation(Evaluation(CLASSES, labels.numpy(), probabilities), test, images_per_second=1234.5)
     record.write(tmp_path)
     answer = {"question": "goal", "verdict": "watch", "sentences": ["It is above the floor.", "Perhaps."]}
     (tmp_path / "checklist.json").write_text(json.dumps([answer]))

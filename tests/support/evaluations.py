@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.data.splits import Dataset
 from pipeline.evaluation.metrics import Evaluation
+from pipeline.evaluation.record import EvaluationRecord, build_record
 
 CLASSES = ("cat", "dog", "bird")
 LABELS = [0, 1, 2] * 100
+MODEL_SHA256 = "a" * 64
 
 
 def evaluate_predictions(
@@ -27,3 +30,19 @@ def make_mistakes(count: int, labels: Sequence[int] = LABELS) -> list[int]:
         shift = 1 + index // len(CLASSES) % 2
         predictions[index] = (labels[index] + shift) % len(CLASSES)
     return predictions
+
+
+def record_evaluation(
+    evaluation: Evaluation, test: Dataset, *, parameters: int = 7, images_per_second: float = 1000.0
+) -> EvaluationRecord:
+    """Return the record of an evaluation of a model that does not exist."""
+    return build_record(
+        evaluation,
+        test,
+        model_id="m-1",
+        model_uri="models:/m-1",
+        model_sha256=MODEL_SHA256,
+        parameters=parameters,
+        images_per_second=images_per_second,
+        device="cpu",
+    )

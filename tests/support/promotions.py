@@ -15,6 +15,7 @@ from pipeline.promotion.gate import EvaluatedVersion, judge_candidate
 from pipeline.promotion.lock import PromotionLock, promotion_lock
 from pipeline.promotion.policy import Policy
 from pipeline.tracking import locks, registry, runs
+from support.stores import create_model_run, read_aliases, read_stages
 
 NAME = "digits-classifier"
 PETS = ("cat", "dog")
@@ -35,11 +36,9 @@ def build_version(evaluation: Evaluation | None, version: int = 1, **facts: Any)
 
 def register_version(name: str = NAME, params: Mapping[str, str] | None = None) -> int:
     """Register a version that has a run, with these parameters, but no model; the registry does not look inside."""
-    with runs.start_run("demo", None) as run_id:
-        runs.log_params(run_id, params or {"dataset": "digits"})
-    client = MlflowClient()
-    model = client.create_logged_model(client.get_run(run_id).info.experiment_id, source_run_id=run_id)
-    return registry.register_model(name, f"models:/{model.model_id}", run_id)
+    run_id, model_uri = create_model_run()
+    runs.log_params(run_id, params or {"dataset": "digits"})
+    return registry.register_model(name, model_uri, run_id)
 
 
 def build_candidate_decision(version: int, previous: int | None, *, passes: bool = True) -> CandidateDecision:
@@ -75,18 +74,6 @@ def decide(version: int, *, passes: bool = True) -> str:
 
 
 # --- the state of the registry ---------------------------------------------------------------------------------------
-
-
-def read_stages(name: str = NAME) -> dict[int, str | None]:
-    """Return the stage of each version."""
-    versions = MlflowClient().search_model_versions(f"name='{name}'")
-    return {int(version.version): version.current_stage for version in versions}
-
-
-def read_aliases(name: str = NAME) -> dict[str, int]:
-    """Return the version of each alias."""
-    aliases = MlflowClient().get_registered_model(name).aliases
-    return {alias: int(number) for alias, number in aliases.items()}
 
 
 def read_decision_runs(name: str = NAME) -> list[Any]:

@@ -13,10 +13,10 @@ import torch
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation
-from pipeline.evaluation.record import PREDICTIONS_FILE, RECORD_FILE, EvaluationRecord, build_record
+from pipeline.evaluation.record import PREDICTIONS_FILE, RECORD_FILE, EvaluationRecord
+from support.evaluations import record_evaluation
 
 CLASSES = ("cat", "dog")
-MODEL_SHA256 = "a" * 64
 IMAGES = 100
 CORRECT = 90
 
@@ -32,16 +32,7 @@ def evaluation() -> Evaluation:
 def build(evaluation: Evaluation) -> EvaluationRecord:
     images = torch.zeros(len(evaluation.labels), 1, 28, 28, dtype=torch.uint8)
     test = Dataset("pets", images, torch.from_numpy(evaluation.labels), evaluation.classes, "")
-    return build_record(
-        evaluation,
-        test,
-        model_id="m-1",
-        model_uri="models:/m-1",
-        model_sha256=MODEL_SHA256,
-        parameters=7,
-        images_per_second=1000.0,
-        device="cpu",
-    )
+    return record_evaluation(evaluation, test)
 
 
 @pytest.fixture

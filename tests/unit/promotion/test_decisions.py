@@ -26,12 +26,11 @@ from support.promotions import (
     decide,
     describe_dead_process,
     list_kinds,
-    read_aliases,
     read_decision_runs,
-    read_stages,
     record_decision,
     register_version,
 )
+from support.stores import read_aliases, read_stages
 
 pytestmark = pytest.mark.usefixtures("store")
 

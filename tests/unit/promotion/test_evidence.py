@@ -10,13 +10,13 @@ from pipeline.data import datasets
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation
-from pipeline.evaluation.record import EVALUATION_FOLDER, RECORD_FILE, build_record
+from pipeline.evaluation.record import EVALUATION_FOLDER, RECORD_FILE
 from pipeline.promotion.evidence import CandidateDecision, evaluate_candidate, has_evaluation, load_evaluation
 from pipeline.tracking import artifacts, models, registry, runs
 from pipeline.tracking.models import StoredModel
+from support.evaluations import MODEL_SHA256, record_evaluation
 from support.promotions import NAME, decide, evaluate_pets, register_version
 
-MODEL_SHA256 = "a" * 64
 POLICY_TEXT = "[pets]\nmin_accuracy = 0.5\n"
 COMPARING_TEXT = "[pets]\nregression = 'not_worse'\n"
 
@@ -52,16 +52,7 @@ def register_evaluated_version(folder: Path, correct: int = 9, images: int = 10,
     evaluation = evaluate_pets(correct, images)
     test = build_test_split(evaluation)
     version = register_version(params={"dataset": "pets", "test_digest": test.digest})
-    record = build_record(
-        evaluation,
-        test,
-        model_id="m-1",
-        model_uri="models:/m-1",
-        model_sha256=MODEL_SHA256,
-        parameters=7,
-        images_per_second=1000.0,
-        device="cpu",
-    )
+    record = record_evaluation(evaluation, test)
     folder = folder / f"version {version}"
     folder.mkdir()
     record.model_copy(update=changes).write(folder)

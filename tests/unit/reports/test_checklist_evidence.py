@@ -7,28 +7,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from pipeline.data.datasets import Dataset
-from pipeline.evaluation.record import EvaluationRecord, build_record
+from pipeline.evaluation.record import EvaluationRecord
 from pipeline.reports import checklist_evidence
 from pipeline.reports.checklist import Answer
 from pipeline.reports.checklist_evidence import answer_checklist
 from pipeline.tracking.models import StoredModel
 from pipeline.tracking.runs import get_run
-from support.evaluations import CLASSES, LABELS, evaluate_predictions
+from support.evaluations import CLASSES, LABELS, evaluate_predictions, record_evaluation
 
 TEST = Dataset("digits", torch.zeros(300, 1, 28, 28, dtype=torch.uint8), torch.tensor(LABELS), CLASSES, "")
 
 
 def build_test_record() -> EvaluationRecord:
-    return build_record(
-        evaluate_predictions(LABELS),
-        TEST,
-        model_id="m-1",
-        model_uri="models:/m-1",
-        model_sha256="a" * 64,
-        parameters=2355,
-        images_per_second=1000.0,
-        device="cpu",
-    )
+    return record_evaluation(evaluate_predictions(LABELS), TEST, parameters=2355)
 
 
 def build_stored_model() -> StoredModel:
