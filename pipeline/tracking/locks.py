@@ -56,8 +56,13 @@ def create_lock(model_name: str, tags: Mapping[str, str]) -> bool:
 
 def read_lock(model_name: str) -> dict[str, str] | None:
     """Return the tags of the lock of a model, or None if it does not exist."""
-    lock = get_client().get_experiment_by_name(model_name + LOCK_SUFFIX)
-    if lock is None or lock.lifecycle_stage == "deleted":
+    client = get_client()
+    name = model_name + LOCK_SUFFIX
+    lock = client.get_experiment_by_name(name)
+    if lock is not None and not lock.tags:
+        # MLflow reads the tags with a second query, also by name. The lock was perhaps removed between the two.
+        lock = client.get_experiment(lock.experiment_id)
+    if lock is None or lock.lifecycle_stage == "deleted" or lock.name != name:
         return None
     return dict(lock.tags)
 

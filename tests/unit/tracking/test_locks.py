@@ -6,6 +6,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import Engine, event
 
 from pipeline.tracking import locks, runs
 from pipeline.tracking.store import get_client
@@ -89,6 +90,22 @@ def test_lock_removed_while_another_is_created(store: Path, monkeypatch: pytest.
     monkeypatch.setattr(SqlAlchemyStore, "get_experiment_by_name", remove_first)
     assert not locks.create_lock(MODEL_NAME, OURS)
     assert locks.create_lock(MODEL_NAME, OURS)
+
+
+def test_lock_removed_between_the_queries_of_one_look(store: Path) -> None:
+    locks.create_lock(MODEL_NAME, THEIRS)
+    reads = iter(["the tags"])
+
+    def remove_first(*args: Any) -> None:
+        if "JOIN experiment_tags" in args[2] and next(reads, None):
+            locks.delete_lock(MODEL_NAME, THEIRS)
+
+    event.listen(Engine, "before_cursor_execute", remove_first)
+    try:
+        assert locks.read_lock(MODEL_NAME) is None
+    finally:
+        event.remove(Engine, "before_cursor_execute", remove_first)
+    assert next(reads, None) is None
 
 
 @pytest.mark.parametrize("step", ["rename_experiment", "delete_experiment"])
