@@ -181,7 +181,10 @@ def _server_environment(
 def _run_mariadb(folder: Path, port: int, password: str) -> Iterator[None]:
     """Run a database server with MLflow's account, which has the rights that MySQL's image gives it."""
     socket_file = folder / "mysql.sock"
-    options = ["--no-defaults", f"--datadir={folder / 'mysql'}"]
+    # A server that starts removes the temporary tables of all others that share its directory for temporary files.
+    temporary = folder / "mysql-tmp"
+    temporary.mkdir()
+    options = ["--no-defaults", f"--datadir={folder / 'mysql'}", f"--tmpdir={temporary}"]
     if os.getuid() == 0:
         options.append("--user=root")
     setup = ["mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
