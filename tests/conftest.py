@@ -19,6 +19,8 @@ from support.scripts import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from support.stack import TeamServer
+
 DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
 SLOW_TESTS = Path(__file__).parent / "slow"
 
@@ -189,3 +191,12 @@ def mariadb() -> str:
     if path:
         return path
     pytest.skip("MariaDB is not installed: apt-get install mariadb-server")
+
+
+@pytest.fixture(scope="module")
+def server(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[TeamServer]":
+    """Start a team's server of the module's own."""
+    from support.stack import run_team_server
+
+    with run_team_server(tmp_path_factory.mktemp("team") / "server") as running:
+        yield running

@@ -15,7 +15,7 @@ from pipeline.promotion.lock import PromotionLock, promotion_lock, read_lock_own
 from support.accounts import act_as, create_account, grant_edit
 from support.promotions import NAME, create_foreign_lock, describe_dead_process
 from support.scripts import Result, call_main, start_script
-from support.stack import TeamServer, run_team_server
+from support.stack import TeamServer
 
 PROMOTION = ("--model-name", NAME, "--version", 1, "--min-accuracy", 0.8)
 
@@ -34,12 +34,6 @@ class Team:
         """Call promote.py with an account."""
         with act_as(client), chdir(self.folder):
             return call_main(promote.main, *options)
-
-
-@pytest.fixture(scope="module")
-def server(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
-    with run_team_server(tmp_path_factory.mktemp("team") / "server") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

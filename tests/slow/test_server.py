@@ -7,7 +7,7 @@ import json
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,6 @@ from support.stack import TeamServer, run_team_server
 MODEL_NAME = "digits-classifier"
 LOCK_TABLES = {"mlflow.experiments", "mlflow.experiment_tags"}  # the promotion lock is an experiment
 SECRET_ENDINGS = ("PASSWORD", "SECRET_KEY", "SECRET_ACCESS_KEY", "ACCESS_KEY_ID")
-
-
-@pytest.fixture(scope="module")
-def server(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
-    with run_team_server(tmp_path_factory.mktemp("team") / "server") as running:
-        yield running
 
 
 @dataclass(frozen=True)

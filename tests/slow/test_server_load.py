@@ -1,22 +1,15 @@
 """The team's server with many clients at once, and when it is killed."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.accounts import create_account
 from support.scripts import run_at_once, start_script
-from support.stack import TeamServer, run_team_server
+from support.stack import TeamServer
 
 EPOCH_METRICS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-
-
-@pytest.fixture(scope="module")
-def server(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
-    with run_team_server(tmp_path_factory.mktemp("team") / "server") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,11 @@ from pipeline.tracking import locks
 from pipeline.tracking.store import StoreError, connect
 from support.accounts import act_as, create_account
 from support.lock_race import MODEL_NAME, race_for_lock
-from support.stack import TeamServer, run_team_server
+from support.stack import TeamServer
 
 ADA_TAGS = {"user": "ada", "nonce": "1"}
 BOB_TAGS = {"user": "bob", "nonce": "2"}
 ROUNDS = 8
-
-
-@pytest.fixture(scope="module")
-def server(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
-    with run_team_server(tmp_path_factory.mktemp("team") / "server") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
