@@ -169,6 +169,7 @@ def _server_environment(
     """Return what compose.yaml gives to the MLflow server, with the addresses and folders of this machine."""
     env = dict(os.environ)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"  # start.py calls mlflow
+    env["PYTHONPATH"] = str(COMPOSE_FILE.parent)  # as in the image
     for name, text in read_services()["mlflow"]["environment"].items():
         value = VARIABLE.sub(lambda match: generated.get(match[1]) or match[2], str(text))
         value = value.replace("database:3306", f"127.0.0.1:{database_port}")
