@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.context import user_name
 from pipeline.errors import UserError
 
 
@@ -22,19 +23,29 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
     """
     created = [parent for parent in (directory, *directory.parents) if not parent.exists()]
     try:
+        with _temporary_directory(directory) as temporary:
+            yield temporary
+            for file in sorted(temporary.iterdir()):
+                file.replace(directory / file.name)
+            created = []
+    finally:
+        for parent in created:
+            if parent.exists():
+                parent.rmdir()
+
+
+@contextmanager
+def _temporary_directory(directory: Path) -> Iterator[Path]:
+    try:
         directory.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory, prefix="."))
     except OSError as error:
-        raise UserError(f"cannot write to {directory} ({error.strerror}); choose another directory") from None
+        reason = _describe_refusal(error, directory)
+        raise UserError(f"cannot write to {directory} ({reason}); choose another directory") from None
     try:
         yield temporary
-        for file in sorted(temporary.iterdir()):
-            file.replace(directory / file.name)
-        created = []
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        for parent in created:
-            parent.rmdir()
 
 
 @contextmanager
@@ -64,3 +75,15 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path} ({error.strerror}); restore it") from None
     except UnicodeDecodeError:
         raise UserError(f"cannot read {path} (not UTF-8); restore it") from None
+
+
+def _describe_refusal(error: OSError, directory: Path) -> str | None:
+    """Say why the directory cannot be written; for a permission, whose directory it is and who wants to write."""
+    if not isinstance(error, PermissionError):
+        return error.strerror
+    existing = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
+    try:
+        owner = existing.owner()
+    except KeyError:  # an account without a name
+        owner = f"uid {existing.stat().st_uid}"
+    return f"{existing} belongs to {owner}, this is {user_name()}"

@@ -16,6 +16,7 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model must not run its author's code when it is loaded
     "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",  # where MLflow tries the input example; models are saved on the CPU
+    "GIT_PYTHON_REFRESH": "quiet",  # without Git, as in an image, MLflow would print sixty lines about it
 }
 
 # The environment wins over .env, and .env wins over the settings.

@@ -1,7 +1,11 @@
+import errno
+import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from pipeline.context import user_name
 from pipeline.errors import UserError
 from pipeline.files import atomic_directory, atomic_file, read_text
 
@@ -44,6 +48,20 @@ def test_unwritable_directory_is_named(tmp_path: Path) -> None:
         atomic_directory(tmp_path / "file" / "reports"),
     ):
         pass
+
+
+def test_directory_of_another_account_is_named_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:  # root, who may run the tests, may write everywhere
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    me = re.escape(user_name())
+    with (
+        pytest.raises(UserError, match=rf"cannot write to .*/reports \(.*/reports belongs to {me}, this is {me}\)"),
+        atomic_directory(tmp_path / "reports"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_moves_to_its_path(tmp_path: Path) -> None:
