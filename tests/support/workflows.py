@@ -72,11 +72,23 @@ def run_pipeline_job(
 
     Inputs on a push and secrets in a fork are empty.
     """
-    workflow = read_workflow(PIPELINE)
-    (job,) = workflow["jobs"].values()
-    default_shell = workflow["defaults"]["run"]["shell"]
+    (name,) = read_workflow(PIPELINE)["jobs"]
     (folder / ".venv").symlink_to(sys.prefix)  # what the installation would make
-    run = _JobRun(folder, {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})}, job["env"])
+    return run_job(PIPELINE, name, folder, {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})})
+
+
+def run_job(
+    path: Path,
+    name: str,
+    folder: Path,
+    contexts: Mapping[str, Mapping[str, str]] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> JobResult:
+    """Run the shell steps of a job in ``folder`` as GitHub would; ``env`` is what the runner's environment has more."""
+    workflow = read_workflow(path)
+    job = workflow["jobs"][name]
+    default_shell = workflow.get("defaults", {}).get("run", {}).get("shell")
+    run = _JobRun(folder, contexts or {}, {**(env or {}), **workflow.get("env", {}), **job.get("env", {})})
     for step in job["steps"]:
         if "run" not in step or step["run"] == INSTALL_COMMAND:
             continue
@@ -90,7 +102,7 @@ def run_pipeline_job(
 class _JobRun:
     """The state that a job's steps share: environment, outputs, result so far."""
 
-    def __init__(self, folder: Path, contexts: dict[str, dict[str, str]], env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, contexts: Mapping[str, Mapping[str, str]], env: Mapping[str, str]) -> None:
         self.folder = folder
         self.contexts = contexts
         self.result = JobResult()

@@ -122,9 +122,22 @@ def test_only_the_publishing_job_may_write() -> None:
     assert publish["permissions"] == {"contents": "read", "packages": "write"}
 
 
-def test_only_main_publishes_an_image_that_ran() -> None:
+def test_only_main_publishes_images_that_ran() -> None:
     jobs = read_workflow(IMAGE)["jobs"]
     check, publish = jobs["check"], jobs["publish"]
-    assert (check["if"], publish["if"]) == ("github.ref != 'refs/heads/main'", "github.ref == 'refs/heads/main'")
-    assert publish["steps"][:3] == check["steps"]
-    assert [step["name"] for step in publish["steps"][3:]] == ["Publish"]
+    assert publish["if"] == "github.ref == 'refs/heads/main' && github.event_name != 'schedule'"
+    assert check["if"] == "github.ref != 'refs/heads/main' || github.event_name == 'schedule'"
+    assert publish["steps"][:-1] == check["steps"]
+    assert publish["steps"][-1]["name"] == "Publish"
+    assert [step["name"] for step in check["steps"][1:]] == [
+        "Build",
+        "Run the digits pipeline in it",
+        "Start the team's server, and run the digits pipeline on it",
+    ]
+
+
+def test_images_are_built_every_week() -> None:
+    (schedule,) = read_workflow(IMAGE)["on"]["schedule"]
+    minute, hour, day, month, weekday = schedule["cron"].split()
+    assert (minute + hour).isdecimal()
+    assert (day, month, weekday) == ("*", "*", "1")
