@@ -8,7 +8,7 @@ COMPOSE := docker compose --file deploy/compose.yaml
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint lock ui app bench screenshots clean \
+.PHONY: help demo test test-all test-images lint lock ui app bench screenshots clean \
 	server server-stop server-reset server-backup server-restore
 
 help:  ## print the targets
@@ -37,8 +37,11 @@ demo: .venv/installed  ## train on digits, evaluate, promote: the three scripts 
 test: .venv/installed  ## run the fast tests: what to run for every change
 	pytest -m "not slow"
 
-test-all: .venv/installed  ## run every test: servers, browser, races, kills, full data sets too
+test-all: .venv/installed  ## run every test: servers, images, browser, races, kills, full data sets too
 	pytest
+
+test-images: .venv/installed  ## build and run the images alone (needs Docker)
+	pytest tests/slow/test_images.py tests/slow/test_compose.py
 
 lint: .venv/installed  ## check style, types and the direction of imports
 	ruff check .

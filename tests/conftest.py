@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,12 @@ from support.scripts import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from support.docker import Docker
     from support.stack import TeamServer
 
 DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
 SLOW_TESTS = Path(__file__).parent / "slow"
+LONGEST_TESTS = ("test_compose.py", "test_images.py", "test_server.py")
 
 # A test must not reach the store, the accounts or the CI job of the person who runs it.
 for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "GITHUB_"))]:
@@ -46,18 +49,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW_TESTS in item.path.parents:
             item.add_marker("slow")
-    items.sort(key=lambda item: item.path.name != "test_server.py")
+    items.sort(key=lambda item: item.path.name not in LONGEST_TESTS)
 
 
 @pytest.fixture(autouse=True)
 def restore_environment() -> Iterator[None]:
-    """Undo what MLflow writes into the environment, which the scripts of a later test would obey."""
+    """Undo what MLflow writes into the environment, which the scripts of a later test would obey.
+
+    urllib reads the proxies of the environment once, so what it has read is undone too.
+    """
     import pipeline.tracking.store  # noqa: F401 - its settings stay
 
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+    urllib.request.install_opener(None)  # as when Python starts
 
 
 @pytest.hookimpl(wrapper=True)
@@ -200,3 +207,22 @@ def server(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[
 
     with run_team_server(tmp_path_factory.mktemp("team") / "server") as running:
         yield running
+
+
+# --- the images -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> "Docker":
+    """Return Docker with the images that others make, or skip."""
+    from support.docker import prepare_docker
+
+    return prepare_docker(tmp_path_factory)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded under the name "image": its size, and what it was built on."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "image":
+                terminalreporter.write_line(f"image {value}")

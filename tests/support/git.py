@@ -7,7 +7,18 @@ from pathlib import Path
 from support.scripts import ROOT
 
 # What the scripts need, and what a commit of the project would hold of it.
-PROJECT_FILES = ("*.py", "gates.toml", "MLproject", "python_env.yaml", "requirements*", ".gitignore")
+PROJECT_FILES = (
+    "*.py",
+    "gates.toml",
+    "MLproject",
+    "Makefile",
+    "python_env.yaml",
+    "requirements*",
+    ".dockerignore",
+    ".env.example",
+    ".gitignore",
+)
+PROJECT_FOLDERS = ("pipeline", "deploy", ".github")
 
 
 def run_git(folder: Path, *arguments: str) -> str:
@@ -23,7 +34,8 @@ def clone_project(folder: Path) -> Path:
     for pattern in PROJECT_FILES:
         for file in ROOT.glob(pattern):
             shutil.copy(file, origin)
-    shutil.copytree(ROOT / "pipeline", origin / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in PROJECT_FOLDERS:
+        shutil.copytree(ROOT / name, origin / name, ignore=shutil.ignore_patterns("__pycache__", ".env"))
     run_git(origin, "init", "--quiet", "--initial-branch", "main")
     run_git(origin, "add", ".")
     run_git(origin, "commit", "--quiet", "--message", "everything")

@@ -35,7 +35,7 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
     result = common / f"{name}.pickle"
     with FileLock(common / f"{name}.lock"):
         if not result.exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             result.write_bytes(pickle.dumps(build(folder)))
         return folder, pickle.loads(result.read_bytes())
 
