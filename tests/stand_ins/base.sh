@@ -3,8 +3,9 @@
 #
 #     sh base.sh TAG
 #
-# If this script has made the image already, it stays. It is a minimal Debian of the same release, with Debian's Python in place of the image's own. As there, programs are in
-# /usr/local/bin and packages in /usr/local/lib. It has the certificates of this machine, for pip. Needs root.
+# If this script has made the image already, it stays. It is a minimal Debian of the same release, with Debian's Python in
+# place of the image's own. As there, programs are in /usr/local/bin and packages in /usr/local/lib. It has the
+# certificates of this machine, for pip. Needs root.
 set -eu
 
 version=$(sha256sum "$0" | cut -c 1-64)
