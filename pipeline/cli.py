@@ -8,17 +8,17 @@ import functools
 import json
 import logging
 import math
+import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, Protocol
 
 from pipeline.errors import UserError
+from pipeline.signals import Stopped, raise_on_signals
 
 OK, REFUSED, USER_ERROR = 0, 1, 2
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +28,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
+
+    def parse_given(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Return only the options that ``argv`` has, without defaults: name -> value."""
+        not_given = object()
+        defaults = vars(self.parse_args(argv))
+        options = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults, not_given)))
+        return {name: value for name, value in vars(options).items() if value is not not_given}
 
     def error(self, message: str) -> NoReturn:
         """Print the one line and exit with code 2."""
@@ -68,18 +75,39 @@ def add_device_option(options: argparse._ActionsContainer) -> None:
     )
 
 
+def add_store_patience_option(options: argparse._ActionsContainer) -> None:
+    """Add ``--store-patience``, which the scripts have that log what took time to compute."""
+    options.add_argument(
+        "--store-patience",
+        type=bounded_number(float, 0),
+        default=300,
+        metavar="SECONDS",
+        help="seconds to wait in all for a store that does not answer (default: 300)",
+    )
+
+
 def log(message: str) -> None:
-    """Write one line for people: to stderr, so that stdout stays one line of JSON."""
-    print(message, file=sys.stderr, flush=True)
+    """Write one line for people: to stderr, so that stdout stays one line of JSON.
+
+    A line that nobody can read any more, as in a closed terminal, must not end a training.
+    """
+    with suppress(OSError, ValueError):  # ValueError: the stream is closed
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """Write the script's result: one line of JSON on stdout."""
-    print(json.dumps(result, allow_nan=False), flush=True)
+    """Write the script's result: one line of JSON on stdout.
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. A KeyboardInterrupt, so that both ways of stopping a script end its run alike."""
+    Raises
+    ------
+    UserError
+        Nobody reads stdout any more, or its disk is full.
+    """
+    try:
+        print(json.dumps(result, allow_nan=False), flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - Python would try once more at its end
+        raise UserError(f"everything is done, but the result cannot be written to stdout ({error.strerror})") from None
 
 
 class EntryPoint(Protocol):
@@ -93,14 +121,15 @@ def entry_point(main: Callable[[Sequence[str]], int]) -> EntryPoint:
     """Make ``main``, which takes the options and returns the exit code, the entry point of a script.
 
     The result takes None for the options of the command line. It shows the log lines of the package, turns a
-    `UserError` into one line and code 2, Ctrl-C into code 130, SIGTERM into 143. Every other exception is a bug and
-    keeps its traceback.
+    `UserError` into one line and code 2, and a signal into 128 and its number: Ctrl-C into 130, SIGTERM into 143.
+    Every other exception is a bug and keeps its traceback.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:] if argv is None else argv
-        with _package_log(), _signal_handlers():
+        _open_closed_streams()
+        with _package_log(), raise_on_signals():
             try:
                 return main([str(argument) for argument in arguments])
             except SystemExit as end:  # from argparse
@@ -108,12 +137,10 @@ def entry_point(main: Callable[[Sequence[str]], int]) -> EntryPoint:
             except UserError as error:
                 log("error: " + " ".join(str(error).split()))
                 return USER_ERROR
-            except Terminated:
-                log("stopped")
-                return 128 + signal.SIGTERM
-            except KeyboardInterrupt:
-                log("stopped")
-                return 128 + signal.SIGINT
+            except KeyboardInterrupt as interrupt:
+                stop = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
+                log(f"stopped; {stop.advice}" if stop.advice else "stopped")
+                return 128 + stop.number
 
     return run
 
@@ -142,23 +169,12 @@ def _package_log() -> Iterator[None]:
         logger.propagate = True
 
 
-@contextmanager
-def _signal_handlers() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise; a second signal stops the process at once."""
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield
-        return
-    previous = {number: signal.signal(number, _raise_interrupt) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _raise_interrupt(number: int, frame: object) -> NoReturn:
-    for name in SIGNALS:
-        signal.signal(name, signal.SIG_DFL)
-    if number == signal.SIGTERM:
-        raise Terminated
-    raise KeyboardInterrupt
+def _open_closed_streams() -> None:
+    """Open /dev/null in place of a standard stream that is closed: the next file opened would take its number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - until the process ends

@@ -1,13 +1,17 @@
-"""Files and directories that appear complete or not at all."""
+"""Files and directories that appear complete or not at all, also if the power fails."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.context import user_name
 from pipeline.errors import UserError
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -19,15 +23,25 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
     Raises
     ------
     UserError
-        The directory cannot be created or written.
+        The directory cannot be created or written, or its disk is full.
     """
     created = [parent for parent in (directory, *directory.parents) if not parent.exists()]
     try:
         with _temporary_directory(directory) as temporary:
             yield temporary
-            for file in sorted(temporary.iterdir()):
+            files = sorted(temporary.iterdir())
+            for file in files:
+                _flush(file)  # before it has its name: a name without content is what a power failure could leave
+            for file in files:
                 file.replace(directory / file.name)
+            _flush_names(directory)
+            for parent in created:
+                _flush_names(parent.parent)
             created = []
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise UserError(f"cannot write to {directory} ({error.strerror}); make room or choose another one") from None
     finally:
         for parent in created:
             if parent.exists():
@@ -48,6 +62,29 @@ def _temporary_directory(directory: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _flush(path: Path) -> None:
+    """Bring the content of a file, or of all files in a directory, from the memory of the system to the disk."""
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for child in path.iterdir():
+            _flush(child)
+        _flush_names(path)
+    else:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _flush_names(directory: Path) -> None:
+    """Bring the names in a directory to the disk, if its file system can do that."""
+    with suppress(OSError):
+        number = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; at the end the file or directory there moves to ``path``.
@@ -55,7 +92,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     UserError
-        The directory of ``path`` cannot be created or written.
+        The directory of ``path`` cannot be created or written, or its disk is full.
     """
     with atomic_directory(path.parent) as folder:
         yield folder / path.name

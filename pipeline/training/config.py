@@ -10,6 +10,8 @@ from pipeline.errors import UserError
 
 MODELS = ("cnn", "resnet", "mlp")  # models.py builds them
 AUGMENTATIONS = ("affine", "flip", "erase", "none")  # augment.py has them
+KEPT_WEIGHTS = ("last", "best")
+NEW_FIELDS = ("keep", "from_run")  # a run that was logged before they existed used their defaults
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class TrainingConfig:
     label_smoothing : share of a label that is spread over all classes, 0 to 1.
     seed : of everything random.
     device : type of the device, such as cpu or cuda.
+    keep : which weights are tested and logged: those of the last epoch, or those with the best validation loss.
+    from_run : id of the run whose weights the training starts from; None: from random ones.
     """
 
     dataset: str
@@ -69,6 +73,8 @@ class TrainingConfig:
     label_smoothing: float = 0.05
     seed: int = 0
     device: str = "cpu"
+    keep: str = "last"
+    from_run: str | None = None
 
     def as_params(self) -> dict[str, Any]:
         """Return the configuration as it is logged: names and values, the augmentations in one text."""
@@ -83,12 +89,15 @@ class TrainingConfig:
         UserError
             A parameter is missing or is not of its type.
         """
-        missing = [field.name for field in fields(cls) if field.name not in params]
+        required = [field.name for field in fields(cls) if field.name not in NEW_FIELDS]
+        missing = [name for name in required if name not in params]
         if missing:
             raise UserError(f"the parameters lack {', '.join(missing)}; choose a run that pytorch_demo.py logged")
         types = typing.get_type_hints(cls)
         values = {}
         for field in fields(cls):
+            if field.name not in params:
+                continue
             text = params[field.name]
             try:
                 values[field.name] = _PARSERS[types[field.name]](text)
@@ -104,6 +113,10 @@ def _parse_optional_int(text: str) -> int | None:
     return None if text == "None" else int(text)
 
 
+def _parse_optional_str(text: str) -> str | None:
+    return None if text == "None" else text
+
+
 def _parse_names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -114,6 +127,7 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     int: int,
     float: float,
     int | None: _parse_optional_int,
+    str | None: _parse_optional_str,
     tuple[str, ...]: _parse_names,
 }
 

@@ -3,8 +3,9 @@
 import inspect
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ class EpochResult:
     learning_rate : of the last batch.
     images_per_second : of the training, without the validation.
     training_seconds : of all epochs until now, with the validation.
+    time : when the epoch ended, in seconds since 1970.
     """
 
     epoch: int
@@ -43,11 +45,12 @@ class EpochResult:
     learning_rate: float
     images_per_second: float
     training_seconds: float
+    time: float
 
     def metrics(self) -> dict[str, float]:
         """Return what is logged for every epoch."""
         metrics = asdict(self)
-        del metrics["epoch"], metrics["training_seconds"]
+        del metrics["epoch"], metrics["training_seconds"], metrics["time"]
         return metrics
 
     def __str__(self) -> str:
@@ -64,6 +67,34 @@ class EpochResult:
 
 
 @dataclass
+class EpochProgress:
+    """How far an epoch has come that is not complete.
+
+    Attributes
+    ----------
+    order : int64 [N], the indices of the training images in the order of this epoch.
+    total_loss : float32 [], the sum of the loss over the images so far.
+    correct : int64 [], how many of them were classified correctly.
+    batches : how many are done.
+    seconds : that they took.
+    """
+
+    order: Tensor
+    total_loss: Tensor
+    correct: Tensor
+    batches: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class BestWeights:
+    """The weights with the lowest validation loss so far: a state dict, and the epoch that they are from."""
+
+    epoch: int
+    weights: dict[str, Tensor]
+
+
+@dataclass
 class TrainingState:
     """Everything that changes during a training, so everything that a checkpoint has to save.
 
@@ -74,6 +105,8 @@ class TrainingState:
     generator : of the order of the images and of the augmentations; on the device of the training.
     epoch : how many epochs are complete.
     history : their results.
+    progress : of the epoch that was interrupted, or None.
+    best : the weights with the lowest validation loss; None before the first epoch.
     """
 
     model: nn.Sequential
@@ -82,6 +115,8 @@ class TrainingState:
     generator: torch.Generator
     epoch: int = 0
     history: list[EpochResult] = field(default_factory=list)
+    progress: EpochProgress | None = None
+    best: BestWeights | None = None
 
     @property
     def device(self) -> torch.device:
@@ -138,14 +173,26 @@ def start_training(
     return TrainingState(model, optimizer, schedule, generator)
 
 
+def never() -> bool:
+    """Return False."""
+    return False
+
+
 def train_one_epoch(
-    state: TrainingState, train: Dataset, validation: Dataset, config: TrainingConfig, *, progress: bool = False
-) -> EpochResult:
+    state: TrainingState,
+    train: Dataset,
+    validation: Dataset,
+    config: TrainingConfig,
+    *,
+    should_stop: Callable[[], bool] = never,
+    show_progress: bool = False,
+) -> EpochResult | None:
     """Pass over the training images once, measure the model on ``validation``, and add the result to the history.
 
     The images of ``train`` lie on the device as uint8. A batch is cut from them by a shuffled index, augmented and
     converted there, so nothing inside an epoch waits for the device. The same seed on the same machine gives the same
-    weights, bit for bit. Labels are smoothed as Szegedy et al. do (https://arxiv.org/abs/1512.00567, section 7).
+    weights, bit for bit, also if the epoch is interrupted and continued. Labels are smoothed as Szegedy et al. do
+    (https://arxiv.org/abs/1512.00567, section 7).
 
     Parameters
     ----------
@@ -157,7 +204,10 @@ def train_one_epoch(
         On any device.
     config
         Of the training.
-    progress
+    should_stop
+        Asked before each batch. If it returns True, the epoch is interrupted: the result is None, and the next call
+        continues it.
+    show_progress
         Show a progress bar on stderr.
 
     Raises
@@ -166,40 +216,79 @@ def train_one_epoch(
         The loss became infinite or NaN.
     """
     start = time.perf_counter()
-    epoch = state.epoch + 1
     state.model.train()
-    total_loss = torch.zeros((), device=state.device)
-    correct = torch.zeros((), dtype=torch.int64, device=state.device)
-    order = torch.randperm(len(train), generator=state.generator, device=state.device)
-    batches = count_batches(len(train), config.batch_size)
-    title = f"epoch {epoch}/{config.epochs}"
-    with tqdm(total=len(train), desc=title, unit=" images", disable=not progress) as bar:
-        for index in order.tensor_split(batches):
+    if state.progress is None:
+        state.progress = _start_epoch(state, len(train))
+    progress = state.progress
+    with _progress_bar(state, len(train), config, show=show_progress) as bar:
+        for index in _split_into_batches(progress.order, config)[progress.batches :]:
+            if should_stop():
+                progress.seconds += time.perf_counter() - start
+                return None
             learning_rate = float(state.schedule.get_last_lr()[0])
             labels = train.labels[index]
             logits = _train_one_batch(state, train.images[index], labels, config)
-            total_loss += F.cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
+            progress.total_loss += F.cross_entropy(logits, labels, reduction="sum")
+            progress.correct += (logits.argmax(1) == labels).sum()
+            progress.batches += 1
             bar.update(len(index))
-        train_loss = total_loss.item() / len(train)  # waits for the device, so the clock below is true
-        train_seconds = time.perf_counter() - start
+        train_loss = progress.total_loss.item() / len(train)  # waits for the device, so the clock below is true
+        train_seconds = progress.seconds + time.perf_counter() - start
+        epoch = state.epoch + 1
         if not math.isfinite(train_loss):
             raise UserError(f"training diverged in epoch {epoch} (loss {train_loss}); try a smaller --lr")
         validation_loss, validation_accuracy = measure_loss_and_accuracy(state.model, validation, state.device)
         result = EpochResult(
             epoch=epoch,
             train_loss=train_loss,
-            train_accuracy=correct.item() / len(train),
+            train_accuracy=progress.correct.item() / len(train),
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             learning_rate=learning_rate,
             images_per_second=len(train) / train_seconds,
-            training_seconds=state.training_seconds + time.perf_counter() - start,
+            training_seconds=state.training_seconds + progress.seconds + time.perf_counter() - start,
+            time=time.time(),
         )
         bar.set_postfix_str(result.summary)
-    state.epoch = epoch
-    state.history.append(result)
+    _complete_epoch(state, result)
     return result
+
+
+def find_best_epoch(history: list[EpochResult]) -> int | None:
+    """Return the epoch with the lowest validation loss, the first if several have it; None without any epoch."""
+    if not history:
+        return None
+    return min(history, key=lambda result: result.validation_loss).epoch
+
+
+def _start_epoch(state: TrainingState, size: int) -> EpochProgress:
+    order = torch.randperm(size, generator=state.generator, device=state.device)
+    total_loss = torch.zeros((), device=state.device)
+    correct = torch.zeros((), dtype=torch.int64, device=state.device)
+    return EpochProgress(order, total_loss, correct)
+
+
+def _split_into_batches(order: Tensor, config: TrainingConfig) -> tuple[Tensor, ...]:
+    return order.tensor_split(count_batches(len(order), config.batch_size))
+
+
+def _progress_bar(state: TrainingState, size: int, config: TrainingConfig, *, show: bool) -> "tqdm[NoReturn]":
+    done = 0
+    if state.progress:
+        batches = _split_into_batches(state.progress.order, config)
+        done = sum(len(batch) for batch in batches[: state.progress.batches])
+    title = f"epoch {state.epoch + 1}/{config.epochs}"
+    return tqdm(total=size, initial=done, desc=title, unit=" images", disable=not show)
+
+
+def _complete_epoch(state: TrainingState, result: EpochResult) -> None:
+    """Add the result to the history; remember the weights if they are the best."""
+    state.epoch = result.epoch
+    state.progress = None
+    state.history.append(result)
+    if find_best_epoch(state.history) == result.epoch:
+        weights = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
+        state.best = BestWeights(result.epoch, weights)
 
 
 def _train_one_batch(state: TrainingState, images: Tensor, labels: Tensor, config: TrainingConfig) -> Tensor:

@@ -1,6 +1,6 @@
 """The networks. Raw pixels in, logits out: normalisation is part of the model, so nobody has to remember it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,33 @@ def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
     model = nn.Sequential(Normalize(mean, std), BODIES[name](classes), Temperature())
     _check_output(name, model, classes)
     return model
+
+
+def load_weights(model: nn.Sequential, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copy the weights of an earlier network into a new one; the temperature is 1 again.
+
+    Parameters
+    ----------
+    model
+        From `build_model`; it changes in place.
+    weights
+        A state dict.
+    origin
+        Where it comes from, such as "run 8f1c", for the error message.
+
+    Raises
+    ------
+    UserError
+        The weights are not those of such a network.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"the weights of {origin} do not fit ({detail}); choose its --model, and a data set with as many classes"
+        ) from None
+    model[-1].get_buffer("value").fill_(1)
 
 
 @torch.inference_mode()

@@ -108,3 +108,59 @@ def test_help_imports_nothing_heavy(script: str, tmp_path: Path) -> None:
         modules = {line.rpartition("|")[2].strip() for line in lines}
         assert "argparse" in modules
         assert not modules & HEAVY
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from pipeline import cli
+
+@cli.entry_point
+def main(argv):
+    cli.log("a line")
+    with open("file", "w") as file:
+        print("its number:", file.fileno(), file=file)
+    cli.print_json({"a": 1})
+    return cli.OK
+
+sys.exit(main())
+"""
+
+
+def run_writer(folder: Path, redirection: str) -> "subprocess.CompletedProcess[str]":
+    script = f"\"{sys.executable}\" -c '{WRITER}' {redirection}"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(exit)"], ids=["closed", "full", "broken pipe"])
+def test_unwritable_stderr_changes_no_result(tmp_path: Path, redirection: str) -> None:
+    done = run_writer(tmp_path, redirection)
+    assert (done.returncode, done.stdout) == (0, '{"a": 1}\n')
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    run_writer(tmp_path, "<&- >&- 2>&-")
+    assert (tmp_path / "file").read_text() == "its number: 3\n"
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", "> >(exit)"], ids=["full", "broken pipe"])
+def test_unwritable_stdout_is_one_line_and_code_2(tmp_path: Path, redirection: str) -> None:
+    done = run_writer(tmp_path, f"{redirection}; exit $?")
+    assert done.returncode == 2
+    assert "error: everything is done, but the result cannot be written to stdout" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def test_given_options_are_those_of_the_command_line() -> None:
+    parser = cli.Parser("a script")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--augment", nargs="+")
+    parser.add_argument("--quick", action="store_true")
+    assert parser.parse_given(["--epochs", "3"]) == {"epochs": 3}
+    assert parser.parse_given(["--augment", "a", "b", "--quick"]) == {"augment": ["a", "b"], "quick": True}
+    assert parser.parse_given([]) == {}

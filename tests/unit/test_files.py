@@ -1,5 +1,7 @@
 import errno
+import os
 import re
+import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,6 +64,47 @@ def test_directory_of_another_account_is_named_with_its_owner(tmp_path: Path, mo
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(UserError, match=r"cannot write to .* \(No space left on device\); make room"):
+        raise_inside(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    assert list_files(tmp_path) == {"a.txt": "old"}
+
+
+def raise_inside(folder: Path, error: OSError) -> None:
+    with atomic_directory(folder) as temporary:
+        (temporary / "a.txt").write_text("half")
+        raise error
+
+
+def test_file_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[str, bool]] = []
+
+    def record_flush(number: int) -> None:
+        name = Path(f"/dev/fd/{number}").resolve().name
+        flushed.append((name, (tmp_path / "model").exists()))
+
+    monkeypatch.setattr("os.fsync", record_flush)
+    with atomic_file(tmp_path / "model") as folder:
+        (folder / "data").mkdir(parents=True)
+        (folder / "data" / "weights").write_text("0")
+    assert flushed == [("weights", False), ("data", False), ("model", False), (tmp_path.name, True)]
+
+
+def test_file_system_that_flushes_no_directory_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = os.fsync
+
+    def refuse_directory(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(number)
+
+    monkeypatch.setattr("os.fsync", refuse_directory)
+    with atomic_file(tmp_path / "a.txt") as file:
+        file.write_text("complete")
+    assert list_files(tmp_path) == {"a.txt": "complete"}
 
 
 def test_file_moves_to_its_path(tmp_path: Path) -> None:

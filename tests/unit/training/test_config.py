@@ -4,7 +4,15 @@ import pytest
 
 from pipeline.data.catalog import DATASET_NAMES
 from pipeline.errors import UserError
-from pipeline.training.config import AUGMENTATIONS, DEFAULTS, MODELS, TrainingConfig, build_config, default_epochs
+from pipeline.training.config import (
+    AUGMENTATIONS,
+    DEFAULTS,
+    MODELS,
+    NEW_FIELDS,
+    TrainingConfig,
+    build_config,
+    default_epochs,
+)
 
 
 def as_logged(config: TrainingConfig) -> dict[str, str]:
@@ -41,12 +49,20 @@ def test_logged_parameters_give_the_configuration_back(limit: int | None) -> Non
     assert TrainingConfig.from_params(as_logged(config)) == config
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(TrainingConfig)])
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainingConfig) if field.name not in NEW_FIELDS])
 def test_missing_parameter_is_named(name: str) -> None:
     params = as_logged(build_config("mnist", 100, "cpu", {}))
     del params[name]
     with pytest.raises(UserError, match=f"lack {name}; choose a run that pytorch_demo.py logged"):
         TrainingConfig.from_params(params)
+
+
+@pytest.mark.parametrize("name", NEW_FIELDS)
+def test_parameter_that_older_runs_lack_has_its_default(name: str) -> None:
+    config = build_config("mnist", 100, "cpu", {})
+    params = as_logged(config)
+    del params[name]
+    assert TrainingConfig.from_params(params) == config
 
 
 def test_parameter_of_wrong_type_is_named() -> None:

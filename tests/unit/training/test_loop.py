@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pipeline.training.loop import (
     autocast_context,
     build_optimizer,
     describe_optimizer,
+    find_best_epoch,
+    never,
     scale_learning_rate,
     start_training,
     train_one_epoch,
@@ -47,7 +50,13 @@ class Training:
     state: TrainingState
 
     def run_epoch(self) -> EpochResult:
-        return train_one_epoch(self.state, self.splits.train, self.splits.validation, self.config)
+        result = self.run_until(never)
+        assert result
+        return result
+
+    def run_until(self, should_stop: Callable[[], bool]) -> EpochResult | None:
+        splits = self.splits
+        return train_one_epoch(self.state, splits.train, splits.validation, self.config, should_stop=should_stop)
 
     def run(self) -> list[EpochResult]:
         for _ in range(self.config.epochs):
@@ -79,8 +88,11 @@ def train_weights(splits: Splits, **changes: Any) -> torch.Tensor:
     """Return all weights after a training, in one vector."""
     training = prepare(splits, **changes)
     training.run()
-    values = training.state.model.state_dict().values()
-    return torch.cat([value.flatten().double() for value in values])
+    return join_weights(training.state)
+
+
+def join_weights(state: TrainingState) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in state.model.state_dict().values()])
 
 
 # --- does it learn? -------------------------------------------------------------------------------------------------
@@ -230,3 +242,45 @@ def test_bfloat16_is_used_if_the_hardware_has_it(
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == dtype
     assert math.isfinite(prepare(splits).run_epoch().train_loss)
+
+
+# --- interrupted epochs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_interrupted_epoch_continues_with_the_same_result(splits: Splits, batches: int) -> None:
+    complete, interrupted = (prepare(splits, augment=("affine",)) for _ in range(2))
+    asked = iter(range(100))
+    assert interrupted.run_until(lambda: next(asked) == batches) is None
+    assert interrupted.state.epoch == 0
+    assert interrupted.state.progress
+    assert interrupted.state.progress.batches == batches
+    expected, result = complete.run_epoch(), interrupted.run_epoch()
+    assert (result.train_loss, result.train_accuracy) == (expected.train_loss, expected.train_accuracy)
+    assert result.validation_loss == expected.validation_loss
+
+
+def test_seconds_of_an_interrupted_epoch_add_up(splits: Splits) -> None:
+    training = prepare(splits)
+    asked = iter(range(100))
+    training.run_until(lambda: next(asked) == 1)
+    assert training.state.progress
+    training.state.progress.seconds += 1000
+    assert training.run_epoch().training_seconds > 1000
+    assert training.run_epoch().training_seconds > 1000
+    assert training.state.history[0].images_per_second < 1
+
+
+def test_best_weights_are_those_of_the_best_epoch(splits: Splits) -> None:
+    training = prepare(splits, epochs=6, lr=0.03)
+    state = training.state
+    weights = {}
+    for _ in range(4):  # the second is the best
+        result = training.run_epoch()
+        weights[result.epoch] = join_weights(state)
+    best = min(state.history, key=lambda result: result.validation_loss).epoch
+    assert state.best
+    assert state.best.epoch == best == find_best_epoch(state.history)
+    assert best < 4, "the last epoch is the best, so this test shows nothing"
+    state.model.load_state_dict(state.best.weights)
+    assert torch.equal(join_weights(state), weights[best])
