@@ -14,11 +14,12 @@ from typing import Any
 from pipeline.context import describe_context, utc_now
 from pipeline.errors import UserError
 from pipeline.promotion.evidence import PROMOTED, REFUSED, UNCHANGED, CandidateDecision
-from pipeline.promotion.lock import PromotionLock, read_lock_owner
+from pipeline.promotion.lock import CLEANUP_TIMEOUT, PromotionLock, read_lock_owner
 from pipeline.promotion.verdict import format_verdict_files
 from pipeline.tracking import artifacts, registry, runs
+from pipeline.tracking.failures import explain_failure
 from pipeline.tracking.runs import Run
-from pipeline.tracking.store import StoreError
+from pipeline.tracking.store import StoreError, limit_requests
 
 ROLLED_BACK, UNLOCKED = "rolled back", "unlocked"
 MOVES = (PROMOTED, ROLLED_BACK)  # the kinds that put a version in Production
@@ -163,16 +164,24 @@ def _record_decision(
     try:
         runs.log_metrics(decision_run_id, metrics)
         runs.set_tags(decision_run_id, _build_tags(record, tags, files["verdict.md"]))
-        for file, text in files.items():
-            artifacts.log_text(decision_run_id, text, file)
+        _log_files(decision_run_id, files)
         before_commit()
     except BaseException:
-        with suppress(StoreError):  # the store may be what failed
+        with suppress(StoreError), limit_requests(retries=2, timeout=CLEANUP_TIMEOUT):  # the store may be what failed
             runs.end_run(decision_run_id, runs.KILLED)
             runs.delete_run(decision_run_id)
         raise
     runs.set_tags(decision_run_id, {KIND_TAG: record["decision"]})
     return decision_run_id
+
+
+def _log_files(decision_run_id: str, files: Mapping[str, str]) -> None:
+    try:
+        for file, text in files.items():
+            artifacts.log_text(decision_run_id, text, file)
+    except OSError as error:  # of a local folder, or of a server's
+        failure = explain_failure(error)
+        raise UserError(f"the decision is not made: {failure.reason}; {failure.advice}") from None
 
 
 def _create_decision_run(model_name: str) -> str:

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, fields
 from pipeline.context import describe_process, host_name, is_process_gone, user_name, utc_now
 from pipeline.errors import UserError
 from pipeline.tracking import locks
-from pipeline.tracking.store import StoreError
+from pipeline.tracking.store import StoreError, limit_requests
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_WAIT = 300.0  # seconds
 POLL_INTERVAL = 0.25  # seconds
+CLEANUP_TIMEOUT = 5  # seconds, of a request after an exception
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def promotion_lock(model_name: str, wait_seconds: float = DEFAULT_WAIT) -> Itera
         _create_lock(lock, wait_seconds)
         yield lock
     except BaseException:  # also if a signal arrives between the two lines above
-        with suppress(StoreError):  # the store may be what failed
+        with suppress(StoreError), limit_requests(retries=2, timeout=CLEANUP_TIMEOUT):  # the store may be what failed
             lock.remove()
         raise
     _release_lock(lock)

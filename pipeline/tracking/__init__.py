@@ -16,6 +16,12 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model must not run its author's code when it is loaded
     "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",  # where MLflow tries the input example; models are saved on the CPU
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # seconds; by default, a silent server holds a training for 40 minutes
+    # Five retries with the pauses of this factor (0, 4, 8, 16, 32 seconds) outlast a server that restarts for a minute.
+    # A silent server costs a request six timeouts more: two and a half minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a server could ask for hours
     "GIT_PYTHON_REFRESH": "quiet",  # without Git, as in an image, MLflow would print sixty lines about it
 }
 

@@ -89,5 +89,8 @@ def _remove(lock: Experiment) -> None:
         client.rename_experiment(lock.experiment_id, f"{lock.name}.{lock.experiment_id}")
         client.delete_experiment(lock.experiment_id)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"):  # another process was faster
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"):  # another process was faster
+            return
+        # A server answers HTTP 500 for INVALID_STATE, so that its client says INTERNAL_ERROR.
+        if client.get_experiment(lock.experiment_id).name == lock.name:
             raise

@@ -5,21 +5,27 @@ shows aliases first already.
 """
 
 import re
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
+from pipeline.tracking.failures import is_outage
 from pipeline.tracking.models import find_model_uri
+from pipeline.tracking.outages import create_once
 from pipeline.tracking.store import get_client, retry_on_conflict
 
 STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
 CHALLENGER, CHAMPION = "challenger", "champion"
 MAX_MODELS = 1000  # that MLflow lists in one answer
 FORBIDDEN_CHARACTERS = "/:@%'"  # in the name of a registered model
+ABSENT_TAG = "pipeline.absent"  # no model has it
+NEW_MODEL_AGE = 60  # seconds; the account that created a model gets its permission a moment later
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>.+))")
 
 __all__ = ["ModelVersion"]
@@ -44,19 +50,64 @@ def check_model_name(name: str) -> str:
     return name
 
 
+def check_may_register(name: str) -> None:
+    """Check before a training that this account may add versions to the model ``name``, if it exists.
+
+    Raises
+    ------
+    UserError
+        It may not.
+    """
+    client = get_client()
+    try:
+        model = client.get_registered_model(name)
+        # Needs the same permission as a new version, and changes nothing: there is no such tag.
+        request = partial(client.delete_registered_model_tag, name, ABSENT_TAG)
+        is_new = time.time() - model.creation_timestamp / 1000 < NEW_MODEL_AGE
+        retry_on_conflict(request) if is_new else request()
+    except MlflowException as error:
+        if error.error_code == "PERMISSION_DENIED":
+            raise UserError(
+                f"your account may not add versions to the registered model {name!r}; ask its owner for the permission "
+                "EDIT, choose another --model-name, or train with --no-register"
+            ) from None
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and not is_outage(error):
+            raise
+
+
 def register_model(name: str, model_uri: str, run_id: str) -> int:
-    """Register the model as the next version of ``name``, in Staging, alias challenger; return its number."""
+    """Register the model as the next version of ``name``, in Staging, alias challenger; return its number.
+
+    If the run's model has a version already, it is that one. A version that a person or a gate has moved stays there.
+    """
     client = get_client()
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    find = partial(_find_version, name, model_uri, run_id)
     model_id = model_uri.removeprefix("models:/")
-    version = retry_on_conflict(lambda: client.create_model_version(name, model_uri, run_id, model_id=model_id))
-    _set_stage(version, STAGING)
-    retry_on_conflict(lambda: client.set_registered_model_alias(name, CHALLENGER, version.version))
+    create = partial(client.create_model_version, name, model_uri, run_id, model_id=model_id)
+    version = find() or create_once(partial(retry_on_conflict, create), find)
+    if version.current_stage == "None":
+        _set_stage(version, STAGING)
+    if version.current_stage in ("None", STAGING):
+        _set_challenger(name, int(version.version))
     return int(version.version)
+
+
+def _find_version(name: str, model_uri: str, run_id: str) -> ModelVersion | None:
+    """Return the version of the run's model, the first one if there are several; None if it has none."""
+    versions = [version for version in list_versions_of_run(run_id, name) if version.source == model_uri]
+    return min(versions, key=lambda version: int(version.version), default=None)
+
+
+def _set_challenger(name: str, number: int) -> None:
+    """Let the alias challenger point to the version, unless it points to a later one."""
+    challenger = alias_version(name, CHALLENGER)
+    if challenger is None or challenger < number:
+        retry_on_conflict(partial(set_alias, name, CHALLENGER, number))
 
 
 # --- find versions --------------------------------------------------------------------------------------------------

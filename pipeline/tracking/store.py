@@ -1,6 +1,7 @@
 """Connect to the MLflow store: is it reachable, how long to wait for it, what to do if two processes cross."""
 
 import logging
+import math
 import os
 import random
 import socket
@@ -9,21 +10,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import UserError
 from pipeline.redact import redact
+from pipeline.tracking.failures import StoreAway, explain_failure, is_outage
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting MLFLOW_LOGGING_LEVEL reaches only a part of it
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs a traceback of what it raises, too
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # logs each attempt; the last one is raised
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 RETRY_PAUSES = (0.25, 0.5, 1, 2, 4, 8)  # seconds
 INIT_LOCK_TIMEOUT = 300  # seconds
-FIRST_REQUEST_TIMEOUT = 13  # seconds
+SQLITE_TIMEOUT = 10  # seconds, for which another process may lock the file
+FIRST_REQUEST_TIMEOUT = 13  # seconds, with all attempts
+FIRST_REQUEST_PAUSE = 0.25  # seconds, which doubles
 T = TypeVar("T")
 StoreError = MlflowException  # what the store refuses, for the packages that do not import MLflow
 
@@ -35,34 +44,36 @@ def connect() -> Iterator[str]:
     Raises
     ------
     UserError
-        Nothing answers there (known within 15 seconds), or MLflow refuses something inside the ``with`` block.
+        Nothing answers there (known within 15 seconds); or inside the ``with`` block the store refuses something, or
+        does not answer.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     mlflow.set_tracking_uri(uri)
     check_reachable(uri)
     try:
-        with limit_requests(retries=0, timeout=FIRST_REQUEST_TIMEOUT), sqlite_init_lock(uri):
-            get_client().search_experiments(max_results=1)
+        with sqlite_init_lock(uri):
+            _send_first_request()
         yield redact(uri)
-    except MlflowException as error:
-        _raise_user_error(redact(uri), error)
+    except (MlflowException, RequestException, SQLAlchemyError, StoreAway) as error:
+        failure = explain_failure(error)
+        raise UserError(f"{redact(uri)}: {failure.reason}; {failure.advice}") from None
 
 
-def _raise_user_error(address: str, error: MlflowException) -> NoReturn:
-    """Say in one line what MLflow refused, and what to check."""
-    reason = redact(error.message.splitlines()[0])
-    if error.error_code == "PERMISSION_DENIED":
-        raise UserError(f"{address}: your account may not do this; ask its administrator") from None
-    if error.error_code == "UNAUTHENTICATED":
-        reason = "it does not accept your name and password"
-        advice = "MLFLOW_TRACKING_USERNAME and _PASSWORD"
-    elif "SSLError" in reason:
-        detail = reason[reason.index("SSLError") :].rstrip(")'")
-        reason = f"no secure connection: {detail}"
-        advice = "the address, the certificate, or MLFLOW_TRACKING_SERVER_CERT_PATH"
-    else:
-        advice = "MLFLOW_TRACKING_URI and your input"
-    raise UserError(f"{address}: {reason}; check {advice}") from None
+def _send_first_request() -> None:
+    """Ask for anything; try again for some seconds, as a server that is about to start needs."""
+    deadline = time.monotonic() + FIRST_REQUEST_TIMEOUT
+    pause = FIRST_REQUEST_PAUSE
+    while True:
+        left = math.ceil(deadline - time.monotonic())
+        try:
+            with limit_requests(retries=0, timeout=min(left, MLFLOW_HTTP_REQUEST_TIMEOUT.get())):
+                get_client().search_experiments(max_results=1)
+            return
+        except MlflowException as error:
+            if not is_outage(error) or time.monotonic() + pause >= deadline:
+                raise
+        time.sleep(pause)
+        pause *= 2
 
 
 def get_client() -> mlflow.MlflowClient:
@@ -86,15 +97,18 @@ def check_reachable(uri: str) -> None:
             _check_http(uri)
         elif scheme.partition("+")[0] in ("mysql", "postgresql", "mssql"):
             _check_database(uri)
-    except (OSError, ValueError, sqlite3.Error) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"nothing answers at {redact(uri)} ({error}); start it or change MLFLOW_TRACKING_URI") from None
+    except sqlite3.Error as error:
+        failure = explain_failure(error)
+        raise UserError(f"{redact(uri)}: {failure.reason}; {failure.advice}") from None
 
 
 def _check_sqlite(uri: str) -> None:
     path = Path(unquote(uri.removeprefix("sqlite:///")))
     if not path.parent.is_dir():
         raise UserError(f"{redact(uri)}: there is no directory {path.parent}; create it or change MLFLOW_TRACKING_URI")
-    with sqlite3.connect(path, timeout=10) as database:
+    with sqlite3.connect(path, timeout=SQLITE_TIMEOUT) as database:
         database.execute("PRAGMA schema_version")
     database.close()
 
@@ -146,12 +160,11 @@ def sqlite_init_lock(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def limit_requests(*, retries: int, timeout: int) -> Iterator[None]:
-    """Limit MLflow's HTTP retries and the seconds of a request inside the ``with`` block.
-
-    MLflow's default of 7 retries outlasts a restart of the server during a training.
-    """
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
+def limit_requests(*, retries: int, timeout: int | None = None) -> Iterator[None]:
+    """Limit MLflow's HTTP retries, and the seconds of a request if not None, inside the ``with`` block."""
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
+    if timeout is not None:
+        settings["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout)
     previous = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -159,7 +172,7 @@ def limit_requests(*, retries: int, timeout: int) -> Iterator[None]:
     finally:
         for name, value in previous.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 

@@ -20,7 +20,7 @@ from support.pipelines import PipelineRun
 from support.promotions import NAME, check_agreement, create_foreign_lock, list_kinds, read_decision_runs
 from support.scripts import ROOT, Result, call_main, run_script
 from support.servers import find_free_port
-from support.stores import read_aliases
+from support.stores import read_aliases, register_once_more
 
 CHECKS = ["min_accuracy", "min_accuracy_lower_end", "min_class_recall", "max_loss", "max_generalisation_gap"]
 Promote = Callable[..., Result]
@@ -39,7 +39,7 @@ def promote_here(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def second_version(promote_here: Promote, digits_pipeline: PipelineRun) -> int:
     """Register the model once more, as version 2."""
-    return registry.register_model(NAME, digits_pipeline.model_uri, digits_pipeline.run_id)
+    return register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
 
 
 def read_registry() -> list[dict[str, object]]:
@@ -134,7 +134,7 @@ def test_champion_that_changes_meanwhile_is_compared_anew(
         MlflowClient().set_registered_model_alias(NAME, "champion", "2")
         registry.sync_stages(NAME)
 
-    third = registry.register_model(NAME, digits_pipeline.model_uri, digits_pipeline.run_id)
+    third = register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
     monkeypatch.setattr(decisions, "complete_unfinished_decisions", promote_another_first)
     promoted = promote_here("--model-name", NAME, "--version", third)
     assert promoted.json["previous_version"] == second_version

@@ -14,7 +14,6 @@ from mlflow import MlflowClient
 import promote
 from pipeline.promotion import lock
 from pipeline.promotion.lock import read_lock_owner
-from pipeline.tracking import registry
 from support.pipelines import PipelineRun
 from support.promotions import (
     NAME,
@@ -25,6 +24,7 @@ from support.promotions import (
     read_decision_runs,
 )
 from support.scripts import ROOT, call_main, run_script
+from support.stores import register_once_more
 
 WRITES = ("create_", "set_", "log_", "update_", "delete_", "transition_", "rename_", "restore_")
 MAX_STEPS = 100
@@ -116,7 +116,7 @@ def test_killed_promotion_is_completed(digits_pipeline: PipelineRun, work: Path)
 def test_killed_rollback_is_completed(digits_pipeline: PipelineRun, work: Path) -> None:
     database = digits_pipeline.folder / "mlflow.db"
     use_store(database)
-    number = registry.register_model(NAME, digits_pipeline.model_uri, digits_pipeline.run_id)
+    number = register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
     assert call_main(promote.main, "--model-name", NAME, "--version", number).code == 0
     writes = []
     for write, code in kill_at_each_step(database, work, "--rollback", "--to", "1", "--reason", "test"):

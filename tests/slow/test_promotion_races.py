@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 
 from pipeline.promotion.decisions import PROMOTED, UNCHANGED, list_decisions
 from pipeline.promotion.lock import read_lock_owner
-from pipeline.tracking import registry
 from support.pipelines import PipelineRun
 from support.promotions import NAME, check_agreement
 from support.scripts import ROOT, Result, run_at_once
 from support.servers import run_mlflow_server
+from support.stores import register_once_more
 
 VERSIONS = 5
 PROCESSES = 20
@@ -29,7 +29,7 @@ def versions(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> I
     uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     for _ in range(VERSIONS - 1):
-        registry.register_model(NAME, digits_pipeline.model_uri, digits_pipeline.run_id)
+        register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
     yield folder
     mlflow.set_tracking_uri(uri)
 

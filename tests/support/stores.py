@@ -1,10 +1,12 @@
 """What the tests put into a store, and what other processes do to it at the wrong moment."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
@@ -20,6 +22,7 @@ def create_model_run() -> tuple[str, str]:
     client = MlflowClient()
     experiment_id = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment_id, source_run_id=run_id)
+    client.finalize_logged_model(model.model_id, "READY")
     return run_id, f"models:/{model.model_id}"
 
 
@@ -27,6 +30,17 @@ def register_version(model_name: str = MODEL_NAME) -> int:
     """Register a model without files; return the number of the version."""
     run_id, model_uri = create_model_run()
     return registry.register_model(model_name, model_uri, run_id)
+
+
+def register_once_more(model_uri: str, run_id: str, model_name: str = MODEL_NAME) -> int:
+    """Register a model that has a version already as another one, as in MLflow's UI; return its number."""
+    client = MlflowClient()
+    version = client.create_model_version(
+        model_name, model_uri, run_id, model_id=model_uri.removeprefix("models:/")
+    ).version
+    client.transition_model_version_stage(model_name, version, registry.STAGING)
+    client.set_registered_model_alias(model_name, registry.CHALLENGER, version)
+    return int(version)
 
 
 def read_stages(model_name: str = MODEL_NAME) -> dict[int, str | None]:
@@ -64,8 +78,28 @@ def open_store(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder}/mlflow.db")
 
 
+def read_run_ids(folder: Path) -> list[str]:
+    """Return the id of every run in the SQLite store in ``folder``."""
+    return [run.info.run_id for run in _read_runs(folder)]
+
+
 def read_run_statuses(folder: Path) -> list[str]:
     """Return the status of every run in the SQLite store in ``folder``."""
+    return [run.info.status for run in _read_runs(folder)]
+
+
+def _read_runs(folder: Path) -> list[Run]:
     client = open_store(folder)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return [run.info.status for run in client.search_runs(experiments)]
+    return list(client.search_runs(experiments))
+
+
+@contextmanager
+def lock_database(file: Path) -> Iterator[None]:
+    """Let nobody else read or write the SQLite file."""
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        database.close()

@@ -9,6 +9,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
 from pipeline.errors import UserError
 from pipeline.tracking import locks, registry
 from pipeline.tracking.registry import CHALLENGER, CHAMPION, ModelReference
+from support.outages import lock_database
 from support.stores import MODEL_NAME, create_model_run, overtaken_by, read_aliases, read_stages, register_version
 
 # --- register -------------------------------------------------------------------------------------------------------
@@ -27,6 +28,49 @@ def test_alias_set_meanwhile_by_another_process(store: Path) -> None:
     with overtaken_by(set_first, SqlRegisteredModelAlias):
         assert registry.register_model(MODEL_NAME, model_uri, run_id) == 1
     assert registry.alias_version(MODEL_NAME, CHALLENGER) == 1
+
+
+def test_model_of_a_run_is_registered_once(store: Path) -> None:
+    run_id, model_uri = create_model_run()
+    assert [registry.register_model(MODEL_NAME, model_uri, run_id) for _ in range(3)] == [1, 1, 1]
+    assert read_stages() == {1: "Staging"}
+
+
+def test_interrupted_registration_is_completed(store: Path) -> None:
+    run_id, model_uri = create_model_run()
+    MlflowClient().create_registered_model(MODEL_NAME)
+    MlflowClient().create_model_version(MODEL_NAME, model_uri, run_id)
+    assert registry.register_model(MODEL_NAME, model_uri, run_id) == 1
+    assert read_stages() == {1: "Staging"}
+    assert read_aliases() == {"challenger": 1}
+
+
+def test_repeated_registration_moves_nothing_back(store: Path) -> None:
+    run_id, model_uri = create_model_run()
+    registry.register_model(MODEL_NAME, model_uri, run_id)
+    promote(1)
+    register_version()
+    registry.register_model(MODEL_NAME, model_uri, run_id)
+    assert read_stages() == {1: "Production", 2: "Staging"}
+    assert read_aliases() == {"champion": 1, "challenger": 2}
+
+
+def test_check_of_the_permission_changes_nothing(store: Path) -> None:
+    register_version()
+    before = dict(MlflowClient().get_registered_model(MODEL_NAME))
+    registry.check_may_register(MODEL_NAME)
+    assert dict(MlflowClient().get_registered_model(MODEL_NAME)) == before
+
+
+def test_model_that_does_not_exist_may_be_registered(store: Path) -> None:
+    registry.check_may_register("new")
+    assert registry.list_model_names() == []
+
+
+def test_outage_is_not_a_missing_permission(store: Path) -> None:
+    register_version()
+    with lock_database(store):
+        registry.check_may_register(MODEL_NAME)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", " padded", "a@b", "it's", "100%"])
@@ -108,8 +152,10 @@ def test_version_is_a_number_or_an_alias(store: Path) -> None:
 
 def test_newest_version_of_a_run_is_returned(store: Path) -> None:
     run_id, model_uri = create_model_run()
-    for _ in range(2):
-        registry.register_model(MODEL_NAME, model_uri, run_id)
+    experiment_id = MlflowClient().get_run(run_id).info.experiment_id
+    second = MlflowClient().create_logged_model(experiment_id, source_run_id=run_id)
+    for uri in (model_uri, f"models:/{second.model_id}"):
+        registry.register_model(MODEL_NAME, uri, run_id)
     version = registry.get_version_of_run(run_id, None)
     assert int(version.version) == 2
     assert version.aliases == ["challenger"]

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, UNAUTHENTICATED
 
 from pipeline.errors import UserError
 from pipeline.tracking import store as tracking_store
+from pipeline.tracking.failures import StoreAway
 from pipeline.tracking.store import connect, get_client, limit_requests, retry_on_conflict, sqlite_init_lock
+from support.outages import FailingRequest, lock_database, run_http_server
 from support.servers import find_free_port
 
 # --- connect --------------------------------------------------------------------------------------------------------
@@ -36,13 +39,16 @@ def test_silent_port_is_named_without_password(scheme: str, monkeypatch: pytest.
     assert "secret" not in str(error.value)
 
 
-def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_is_given_up_within_fifteen_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking_store.FIRST_REQUEST_TIMEOUT < 15  # seconds, which the docstring promises
     monkeypatch.setattr(tracking_store, "FIRST_REQUEST_TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
-        with pytest.raises(UserError, match=f"http://127.0.0.1:{port}: .*timed out") as error, connect():
+        with (
+            pytest.raises(UserError, match=f"http://127.0.0.1:{port}: the store does not answer in time") as error,
+            connect(),
+        ):
             pass
     assert "secret" not in str(error.value)
 
@@ -53,6 +59,30 @@ def test_unusable_database_path_is_named(tmp_path: Path, path: str, monkeypatch:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{path}")
     with pytest.raises(UserError, match=str(tmp_path / path)), connect():
         pass
+
+
+def test_locked_database_is_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking_store, "SQLITE_TIMEOUT", 0.1)
+    expected = (
+        r"mlflow\.db: the database of the store is locked by another process; run again when that process is done"
+    )
+    with lock_database(store), pytest.raises(UserError, match=expected), connect():
+        pass
+
+
+def test_starting_server_gets_a_few_more_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_http_server(503, 502, 200) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with connect() as address:
+            assert address == uri
+
+
+def test_server_that_stays_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking_store, "FIRST_REQUEST_TIMEOUT", 1)
+    with run_http_server(503) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError, match=f"{uri}: the store answers HTTP 503; run again when it works"), connect():
+            pass
 
 
 def test_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +99,25 @@ def test_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest.M
         (MlflowException("no", UNAUTHENTICATED), "does not accept your name and password; check MLFLOW_TRACKING_USER"),
         (MlflowException("x (Caused by SSLError('wrong'))"), r"no secure connection: SSLError\('wrong; check the addr"),
         (MlflowException("name too long\ndetails"), "name too long; check MLFLOW_TRACKING_URI and your input"),
+        (requests.ConnectionError("(Query-invoked)"), "the connection to the store broke off; run again when it works"),
+        (StoreAway(300, "the store answers HTTP 503"), "it did not work for 5 minutes: the store answers HTTP 503"),
     ],
 )
-def test_refusal_of_the_store_becomes_one_line(store: Path, error: MlflowException, text: str) -> None:
+def test_failure_of_the_store_becomes_one_line(store: Path, error: Exception, text: str) -> None:
     with pytest.raises(UserError, match=text), connect():
         raise error
+
+
+def test_database_locked_later_is_one_line(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    expected = "the database of the store is locked by another process"
+    with pytest.raises(UserError, match=expected), connect(), lock_database(store):
+        get_client().search_experiments()
+    assert capfd.readouterr().err == ""
+
+
+def test_missing_file_of_a_script_stays_an_error(store: Path) -> None:
+    with pytest.raises(FileNotFoundError), connect():
+        Path("absent").read_text()
 
 
 # --- one process at a time makes the tables -------------------------------------------------------------------------
@@ -113,20 +157,6 @@ def test_request_limits_end_with_the_block(monkeypatch: pytest.MonkeyPatch) -> N
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-class Request:
-    """A request that fails with each of ``errors`` in turn, then succeeds."""
-
-    def __init__(self, *errors: MlflowException) -> None:
-        self.errors = list(errors)
-        self.count = 0
-
-    def __call__(self) -> str:
-        self.count += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return "done"
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -137,26 +167,33 @@ class Request:
 )
 def test_conflicts_are_retried(error: MlflowException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking_store, "RETRY_PAUSES", (0, 0))
-    request = Request(error, error)
+    request = FailingRequest(error, error)
     assert retry_on_conflict(request) == "done"
     assert request.count == 3
 
 
 def test_a_lasting_conflict_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking_store, "RETRY_PAUSES", (0, 0))
-    request = Request(*[MlflowException("never", PERMISSION_DENIED)] * 3)
+    request = FailingRequest(*[MlflowException("never", PERMISSION_DENIED)] * 3)
     with pytest.raises(MlflowException, match="never"):
         retry_on_conflict(request)
 
 
 def test_other_errors_are_not_retried() -> None:
-    request = Request(MlflowException("bad", INVALID_PARAMETER_VALUE))
+    request = FailingRequest(MlflowException("bad", INVALID_PARAMETER_VALUE))
     with pytest.raises(MlflowException, match="bad"):
         retry_on_conflict(request)
     assert request.count == 1
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_requests_end_within_minutes() -> None:
+    variables = mlflow.environment_variables
+    assert variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 15
+    assert variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 5
+    assert not variables.MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER.get()
 
 
 def test_mlflow_reports_nothing_and_loads_no_pickle() -> None:
