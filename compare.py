@@ -6,6 +6,9 @@
 
 Runs on different test images are in tables of their own, each with its best run marked by an asterisk. Choose by the
 validation metrics: if the best of many runs is chosen by the test set, its test metrics are too good.
+
+A run that says RUNNING although its process on this machine is gone is ended as KILLED first. The status of a run of
+another machine that has given no sign of life for an hour is shown as "lost?".
 """
 
 import argparse
@@ -57,15 +60,18 @@ def parse_plot_path(text: str) -> Path:
 
 @cli.entry_point
 def main(argv: Sequence[str]) -> int:
-    """Search the runs, group them by test images, print the tables, write and draw them if asked."""
+    """End lost runs, search the runs, group them by test images, print the tables, write and draw them if asked."""
     options = parse_options(argv)
     from pipeline.reports.comparison import format_group, group_runs
+    from pipeline.tracking.lost_runs import describe_lost_run, end_lost_runs
     from pipeline.tracking.registry import describe_stages
     from pipeline.tracking.runs import search_experiment_runs
     from pipeline.tracking.store import connect
 
     gc.disable()  # MLflow makes a hundred thousand objects for a thousand runs, and all of them stay
     with connect():
+        for run_id in end_lost_runs(options.experiment):
+            cli.log(describe_lost_run(run_id))
         runs = search_experiment_runs(options.experiment, options.dataset, options.last)
         if not runs:
             print(describe_empty_result(options.experiment, options.dataset))

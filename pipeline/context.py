@@ -2,12 +2,17 @@
 
 import getpass
 import os
+import re
 import socket
+import sys
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+
+DESCRIPTION = re.compile(r"(?P<pid>[0-9]{1,10}) (?P<started>\S+) (?P<machine>.+)")  # of a process
 
 
 def user_name() -> str:
@@ -50,11 +55,12 @@ def describe_process() -> str:
 
 def is_process_gone(description: str) -> bool:
     """Return whether the process ran on this machine and has ended; False for a process of another machine."""
-    pid, _, rest = description.partition(" ")
-    started, _, machine = rest.partition(" ")
-    if machine != _machine() or not pid.isdecimal():
-        return False
-    return _start_time(int(pid)) != started
+    return _is_running(description) is False
+
+
+def is_process_alive(description: str) -> bool:
+    """Return whether the process runs on this machine; False for a process of another machine."""
+    return _is_running(description) is True
 
 
 def utc_now() -> str:
@@ -67,15 +73,46 @@ def format_utc(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _start_time(pid: int) -> str:
-    """Return when the process started; "none" if there is no such process, or only its remains."""
+def _is_running(description: str) -> bool | None:
+    """Return whether the process runs, or None if this process cannot know it."""
+    match = DESCRIPTION.fullmatch(description)
+    if not match or match["machine"] != _machine():
+        return None
     try:
+        return _start_time(int(match["pid"])) == match["started"]
+    except PermissionError:
+        return None
+
+
+def _start_time(pid: int) -> str | None:
+    """Return when the process started; None if there is no such process, or only its remains.
+
+    PermissionError: it runs, but this account may not see it.
+    """
+    try:
+        if sys.platform == "linux":
+            return _read_start_ticks(pid)
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return "none"
-        return f"{process.create_time():.2f}"
-    except psutil.NoSuchProcess:
-        return "none"
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return None if is_zombie else f"{process.create_time():.2f}"
+    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+        _check_is_missing(pid)
+        return None
+
+
+def _read_start_ticks(pid: int) -> str | None:
+    """Return the ticks from the boot to the start. Seconds since 1970 would change if the clock is set."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    _, _, after_name = stat.rpartition(")")  # proc_pid_stat(5): the fields from the third on
+    fields = after_name.split()
+    state, ticks = fields[0], fields[19]
+    return None if state in "ZX" else ticks
+
+
+def _check_is_missing(pid: int) -> None:
+    """Return if there is no such process: an account may see only its own if /proc is mounted with hidepid."""
+    with suppress(ProcessLookupError, OverflowError):
+        os.kill(pid, 0)
 
 
 def _machine() -> str:

@@ -1,7 +1,9 @@
 """Apply a function to many items with all cores. Imports nothing heavy, so that worker processes start at once."""
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -26,7 +28,7 @@ def parallel_map(function: Callable[[Item], Output], items: Iterable[Item]) -> I
     first_block = list(islice(items, BLOCK_SIZE))
     if len(first_block) < MIN_PARALLEL:
         return map(function, first_block)
-    pool = ProcessPoolExecutor(os.cpu_count(), initializer=_leave_signals_to_parent)
+    pool = ProcessPoolExecutor(os.cpu_count(), initializer=_prepare_worker)
     first_outputs = pool.map(function, first_block, chunksize=CHUNK_SIZE)
     return _iterate_outputs(pool, function, first_outputs, items)
 
@@ -43,7 +45,19 @@ def _iterate_outputs(
             yield from pool.map(function, block, chunksize=CHUNK_SIZE)
 
 
-def _leave_signals_to_parent() -> None:
-    """Ignore Ctrl-C, which reaches all processes of a terminal: the parent stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _prepare_worker() -> None:
+    """Leave the signals of a terminal to the parent, which stops its workers, and end with it also if it is killed."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):  # inherited from the parent, whose run it ends
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal reach all processes
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, whatever its other thread does or waits for."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.data.catalog import SPLITS
 from pipeline.errors import UserError
+from pipeline.tracking.lost_runs import is_silent
 from pipeline.tracking.runs import FINISHED, Run
 
 METRICS = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "training_seconds")
@@ -31,7 +32,8 @@ class RunGroup:
     ----------
     dataset, test_digest : of those images; None if the runs do not record them.
     table : a row for each run, indexed by its id: ``best`` (True if no finished run is better), ``name``, the
-        parameters that differ, `METRICS`, ``duration`` in seconds, ``stage``, ``status``, ``started``.
+        parameters that differ, `METRICS`, ``duration`` in seconds, ``stage``, ``status`` ("lost?" for a run that says
+        RUNNING without a sign of life), ``started``.
     """
 
     dataset: str | None
@@ -96,7 +98,7 @@ def _build_table(runs: Sequence[Run], stages: Mapping[str, str], sort: str) -> p
     table = pd.concat([params, metrics], axis="columns")
     table.insert(0, "name", [run.info.run_name for run in runs])
     table["stage"] = [stages.get(run.info.run_id, "") for run in runs]
-    table["status"] = [run.info.status for run in runs]
+    table["status"] = ["lost?" if is_silent(run) else run.info.status for run in runs]
     table["started"] = pd.to_datetime([run.info.start_time for run in runs], unit="ms").floor("s")
     table.index = pd.Index([run.info.run_id for run in runs], name="run_id")
 

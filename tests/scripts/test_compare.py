@@ -10,7 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 import compare
+from support.lost_runs import OTHER_MACHINE, create_running_run, make_runs_read_only, minutes_ago, read_status
 from support.pipelines import PipelineRun
+from support.promotions import describe_dead_process
 from support.scripts import call_main
 
 DIGITS, FASHION = "a" * 64, "b" * 64  # digests of test images
@@ -115,6 +117,36 @@ def test_stage_and_metrics_of_a_promoted_run(digits_pipeline: PipelineRun) -> No
     assert row["stage"] == "digits-classifier 1 Production"
     assert row["test_accuracy"] == digits_pipeline.trained.json["test_accuracy"]
     assert row["duration"] > row["training_seconds"] > 0
+
+
+# --- lost runs ------------------------------------------------------------------------------------------------------
+
+
+def test_lost_run_is_ended_and_named(store: Path) -> None:
+    run_id = create_running_run(describe_dead_process())
+    result = call_main(compare.main, "--sort", "duration", folder=store)
+    assert (result.code, read_status(run_id)) == (0, "KILLED")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"run {run_id} said RUNNING")
+    assert " KILLED " in result.stdout
+    assert call_main(compare.main, "--sort", "duration", folder=store).stderr == ""
+
+
+def test_silent_run_of_another_machine_is_marked(store: Path) -> None:
+    run_id = create_running_run(OTHER_MACHINE, started=minutes_ago(90))
+    result = call_main(compare.main, "--sort", "duration", folder=store)
+    assert (result.code, result.stderr) == (0, "")
+    assert " lost? " in result.stdout
+    assert read_status(run_id) == "RUNNING"
+
+
+def test_store_that_refuses_is_compared_all_the_same(store: Path) -> None:
+    create_running_run(describe_dead_process())
+    make_runs_read_only(store)
+    result = call_main(compare.main, "--sort", "duration", folder=store)
+    assert result.code == 0
+    assert result.stderr.startswith("warning: run ")
+    assert " lost? " in result.stdout
 
 
 # --- the figure -----------------------------------------------------------------------------------------------------

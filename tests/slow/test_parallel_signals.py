@@ -24,6 +24,7 @@ sys.exit(main())
 """
 BUSY_WORKERS = SCRIPT.format(results="parallel_map(time.sleep, itertools.repeat(0.01))", pause=0)
 IDLE_WORKERS = SCRIPT.format(results="parallel_map(abs, range(64))", pause=1)
+both_states = pytest.mark.parametrize("code", [BUSY_WORKERS, IDLE_WORKERS], ids=["busy", "idle"])
 
 
 def start_script(code: str) -> "subprocess.Popen[str]":
@@ -46,15 +47,25 @@ def assert_stopped(script: "subprocess.Popen[str]", code: int) -> None:
         os.killpg(script.pid, 0)
 
 
-@pytest.mark.parametrize("code", [BUSY_WORKERS, IDLE_WORKERS], ids=["busy", "idle"])
-def test_ctrl_c_leaves_no_worker_or_traceback(code: str) -> None:
+@both_states
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl_c", "closed_terminal"])
+def test_terminal_leaves_no_worker_or_traceback(code: str, number: int) -> None:
     script = start_script(code)
-    os.killpg(script.pid, signal.SIGINT)  # a terminal sends it to all processes of the group
-    assert_stopped(script, 130)
+    os.killpg(script.pid, number)  # a terminal sends it to all processes of the group
+    assert_stopped(script, 128 + number)
 
 
-@pytest.mark.parametrize("code", [BUSY_WORKERS, IDLE_WORKERS], ids=["busy", "idle"])
+@both_states
 def test_sigterm_leaves_no_worker_or_traceback(code: str) -> None:
     script = start_script(code)
     script.send_signal(signal.SIGTERM)
     assert_stopped(script, 143)
+
+
+@both_states
+def test_workers_end_with_a_killed_script(code: str) -> None:
+    script = start_script(code)
+    script.kill()
+    _, stderr = script.communicate(timeout=30)  # returns when the last worker has closed its streams
+    assert script.returncode == -signal.SIGKILL
+    assert "Traceback" not in stderr

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from support.pipelines import PipelineRun
 from support.scripts import ROOT
-from support.workflows import JobResult, run_pipeline_job
+from support.stores import read_run_statuses
+from support.workflows import Cancellation, JobResult, run_pipeline_job
 
 SCRIPTS = ("pytorch_demo.py", "evaluate.py", "promote.py")
+END_STEP = "End the run of a training that was stopped"
 TEST_IMAGES = [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]  # of digits, by class: 360
 
 
@@ -20,7 +23,7 @@ def workspace(tmp_path: Path) -> Path:
     """Return a directory with what the workflow uses of a checkout."""
     folder = tmp_path / "workspace"
     folder.mkdir()
-    for name in (*SCRIPTS, "gates.toml"):
+    for name in (*SCRIPTS, "compare.py", "gates.toml"):
         shutil.copy(ROOT / name, folder)
     for name in (".github", "pipeline"):
         (folder / name).symlink_to(ROOT / name)
@@ -47,7 +50,7 @@ def check_confusion_matrix(job: JobResult, accuracy: float) -> None:
 def test_a_good_model_goes_to_production(workspace: Path) -> None:
     job = run_pipeline_job(workspace, inputs={"dataset": "digits"})
     assert job.failed_steps == [], job.log
-    assert list(job.codes)[-4:] == ["Train", "Evaluate", "Promote", "Summarise"]
+    assert list(job.codes)[-5:] == ["Train", "Read the run's id", "Evaluate", "Promote", "Summarise"]
     assert (workspace / "mlflow.db").stat().st_size > 0
 
     accuracy = read_json(workspace / "evaluate.json")["test_accuracy"]
@@ -75,6 +78,39 @@ def test_a_refusal_fails_the_job(workspace: Path, empty_store: Path) -> None:
     check_confusion_matrix(job, accuracy)
 
 
+def test_cancel_ends_the_run(workspace: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, workspace / "mlflow.db")
+    inputs = {"dataset": "digits", "epochs": "300"}
+    job = run_pipeline_job(workspace, inputs, cancellation=Cancellation("Train", "epoch 2"))
+    assert (job.codes["Train"], list(job.codes)[-3:]) == (130, ["Train", END_STEP, "Summarise"]), job.log
+    assert read_run_statuses(workspace) == ["KILLED"]
+    assert "**No decision.** pytorch_demo.py did not finish" in job.summary
+
+
+KILLED_TRAINING = """
+import signal, sys, time
+from pipeline.context import describe_process
+from pipeline.tracking.runs import create_run, get_or_create_experiment
+from pipeline.tracking.store import connect
+
+with connect():
+    create_run(get_or_create_experiment("pytorch-demo"), {"invocation.process": describe_process()})
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+print("epoch 2", file=sys.stderr, flush=True)
+time.sleep(100)
+"""
+
+
+def test_run_of_a_killed_training_is_ended(workspace: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, workspace / "mlflow.db")
+    (workspace / "pytorch_demo.py").write_text(KILLED_TRAINING)
+    job = run_pipeline_job(workspace, cancellation=Cancellation("Train", "epoch 2", pauses=(0.1, 0.1)))
+    assert job.codes["Train"] == -signal.SIGKILL
+    assert "said RUNNING, but its process is gone" in job.log
+    assert read_run_statuses(workspace) == ["KILLED"]
+
+
 # --- with stand-ins for the scripts ---------------------------------------------------------------------------------
 
 
@@ -90,6 +126,7 @@ def stand_ins(workspace: Path, digits_pipeline: PipelineRun) -> Path:
     write_stand_in(workspace / "pytorch_demo.py", trained)
     write_stand_in(workspace / "evaluate.py", {"output_dir": "evaluation/f00d"})
     write_stand_in(workspace / "promote.py", promoted)
+    write_stand_in(workspace / "compare.py", {})
     return workspace
 
 
@@ -148,7 +185,9 @@ def test_a_failed_script_ends_the_job(stand_ins: Path, script: str, step: str) -
     (stand_ins / script).write_text("raise SystemExit(2)\n")
     job = run_pipeline_job(stand_ins)
     assert job.failed_steps == [step], job.log
-    assert list(job.codes)[-2:] == [step, "Summarise"]
+    end = [END_STEP] if step == "Train" else []
+    steps = list(job.codes)
+    assert steps[steps.index(step) :] == [step, *end, "Summarise"]
     assert f"**No decision.** {script} " in job.summary
     measured_by_training = ["accuracy", "0.9000"] in job.read_table("Metrics")
     assert measured_by_training == (script == "evaluate.py")

@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ WORKFLOWS = (TESTS, PIPELINE, IMAGE)
 SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"]}
 INSTALL_COMMAND = "make .venv/installed"
 STEP_FILES = ("ENV", "OUTPUT", "PATH", "STEP_SUMMARY")  # GITHUB_ENV ...: the files that a step may write to
+STATUS_FUNCTIONS = ("always", "cancelled", "failure", "success")
+OUTCOME = re.compile(r"steps\.(\w+)\.outcome")
+TIMEOUT = 120  # seconds
 EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
 
 
@@ -65,8 +71,28 @@ class JobResult:
         return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+@dataclass(frozen=True)
+class Cancellation:
+    """A person cancels the job when a step has printed a text.
+
+    Attributes
+    ----------
+    step : its name.
+    text : in what it prints to stderr.
+    pauses : seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL. The default is what the runner waits:
+        https://docs.github.com/actions/reference/workflow-cancellation-reference
+    """
+
+    step: str
+    text: str
+    pauses: tuple[float, float] = (7.5, 2.5)
+
+
 def run_pipeline_job(
-    folder: Path, inputs: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None
+    folder: Path,
+    inputs: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> JobResult:
     """Run the shell steps of train-evaluate-promote.yml in ``folder`` as GitHub would, except the installation.
 
@@ -74,7 +100,8 @@ def run_pipeline_job(
     """
     (name,) = read_workflow(PIPELINE)["jobs"]
     (folder / ".venv").symlink_to(sys.prefix)  # what the installation would make
-    return run_job(PIPELINE, name, folder, {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})})
+    contexts = {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})}
+    return run_job(PIPELINE, name, folder, contexts, cancellation=cancellation)
 
 
 def run_job(
@@ -83,34 +110,51 @@ def run_job(
     folder: Path,
     contexts: Mapping[str, Mapping[str, str]] | None = None,
     env: Mapping[str, str] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> JobResult:
     """Run the shell steps of a job in ``folder`` as GitHub would; ``env`` is what the runner's environment has more."""
     workflow = read_workflow(path)
     job = workflow["jobs"][name]
     default_shell = workflow.get("defaults", {}).get("run", {}).get("shell")
-    run = _JobRun(folder, contexts or {}, {**(env or {}), **workflow.get("env", {}), **job.get("env", {})})
+    all_env = {**(env or {}), **workflow.get("env", {}), **job.get("env", {})}
+    run = _JobRun(folder, contexts or {}, all_env, cancellation)
     for step in job["steps"]:
         if "run" not in step or step["run"] == INSTALL_COMMAND:
             continue
-        assert step.get("if") in (None, "always()"), "this helper knows no other condition"
-        if run.result.failed_steps and "if" not in step:
-            continue
-        run.run_step(step, SHELLS[step.get("shell", default_shell)])
+        if run.is_true(step.get("if", "success()")):
+            run.run_step(step, SHELLS[step.get("shell", default_shell)])
     return run.result
 
 
 class _JobRun:
-    """The state that a job's steps share: environment, outputs, result so far."""
+    """The state that a job's steps share: environment, outputs, outcomes, result so far."""
 
-    def __init__(self, folder: Path, contexts: Mapping[str, Mapping[str, str]], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        contexts: Mapping[str, Mapping[str, str]],
+        env: Mapping[str, str],
+        cancellation: Cancellation | None,
+    ) -> None:
         self.folder = folder
         self.contexts = contexts
+        self.cancellation = cancellation
+        self.status = "success"
         self.result = JobResult()
         self.outputs: dict[str, dict[str, str]] = {}
+        self.outcomes: dict[str, str] = {}
         # Nothing of the caller's store or CI job gets in.
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GITHUB_"))}
         self.env |= {"CI": "true", "GITHUB_ACTIONS": "true"}
         self.env |= env
+
+    def is_true(self, condition: str) -> bool:
+        """Return whether a step with this condition runs: status functions, outcomes of steps, ``&&`` and ``||``."""
+        functions = {name: lambda name=name: name in ("always", self.status) for name in STATUS_FUNCTIONS}
+        assert any(f"{name}()" in condition for name in functions), "this helper does not add success() to a condition"
+        text = OUTCOME.sub(lambda match: repr(self.outcomes.get(match[1], "skipped")), condition)
+        text = text.replace("&&", "and").replace("||", "or")
+        return bool(eval(text, {"__builtins__": {}}, functions))
 
     def run_step(self, step: dict[str, Any], shell: list[str]) -> None:
         files = {name: self.folder.parent / f"{self.folder.name}.{name}" for name in STEP_FILES}
@@ -119,10 +163,23 @@ class _JobRun:
         env = self.env | {f"GITHUB_{name}": str(file) for name, file in files.items()}
         for name, value in step.get("env", {}).items():
             env[name] = EXPRESSION.sub(self._evaluate, value)
-        command = [*shell, "-c", step["run"]]
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
-        self.result.codes[step["name"]] = done.returncode
-        self.result.log += f"--- {step['name']}: {done.returncode}\n{done.stdout}{done.stderr}"
+        log = self.folder.parent / f"{self.folder.name}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*shell, "-c", step["run"]], cwd=self.folder, env=env, stdout=output, stderr=output
+            )
+        outcome = ""
+        if self.cancellation and self.cancellation.step == step["name"]:
+            _cancel(process, log, self.cancellation)
+            outcome = "cancelled"
+        code = process.wait()
+        if not outcome:
+            outcome = "failure" if code else "success"
+        if outcome != "success":
+            self.status = outcome
+        self.outcomes[step.get("id", "")] = outcome
+        self.result.codes[step["name"]] = code
+        self.result.log += f"--- {step['name']}: {code}\n{log.read_text()}"
         self.result.summary += files["STEP_SUMMARY"].read_text()
         self.outputs[step.get("id", "")] = _read_pairs(files["OUTPUT"])
         self.env |= _read_pairs(files["ENV"])
@@ -136,6 +193,20 @@ class _JobRun:
             step, _, output = names
             return self.outputs[step].get(output, "")
         return self.contexts[context].get(names[0], "")
+
+
+def _cancel(process: "subprocess.Popen[bytes]", log: Path, cancellation: Cancellation) -> None:
+    """Wait for the text, then stop the step as the runner does: it sends its signals to one process."""
+    deadline = time.monotonic() + TIMEOUT
+    while cancellation.text not in log.read_text():
+        assert process.poll() is None, f"the step ended before it was cancelled:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"the step did not print {cancellation.text!r}:\n{log.read_text()}"
+        time.sleep(0.05)
+    for number, pause in zip((signal.SIGINT, signal.SIGTERM), cancellation.pauses, strict=True):
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(pause)
+    process.kill()
 
 
 def _read_pairs(file: Path) -> dict[str, str]:

@@ -6,7 +6,15 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from pipeline.context import ci_job_url, describe_context, describe_process, format_utc, is_process_gone, utc_now
+from pipeline.context import (
+    ci_job_url,
+    describe_context,
+    describe_process,
+    format_utc,
+    is_process_alive,
+    is_process_gone,
+    utc_now,
+)
 from support.scripts import ROOT
 
 DESCRIBE = "from pipeline.context import describe_process; print(describe_process(), flush=True); input()"
@@ -33,8 +41,14 @@ def test_account_without_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> No
     assert describe_context()["user"] == f"uid {os.getuid()}"
 
 
-def test_living_process_is_not_gone() -> None:
-    assert not is_process_gone(describe_process())
+def judge(description: str) -> str:
+    """Return what is known of the process: alive, gone, or nothing."""
+    answers = {"alive": is_process_alive(description), "gone": is_process_gone(description)}
+    return " and ".join(name for name, answer in answers.items() if answer)
+
+
+def test_own_process_is_alive() -> None:
+    assert judge(describe_process()) == "alive"
 
 
 def test_ended_process_is_gone() -> None:
@@ -42,20 +56,25 @@ def test_ended_process_is_gone() -> None:
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", DESCRIBE], stdin=pipe, stdout=pipe, text=True, env=env)
     assert process.stdout
+    assert process.stdin
     description = process.stdout.readline().strip()
-    assert not is_process_gone(description)
-    process.communicate("\n")
-    assert is_process_gone(description)
+    assert judge(description) == "alive"
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert judge(description) == "gone"  # its remains are still there
+    process.wait()
+    assert judge(description) == "gone"
 
 
-def test_other_process_with_same_id_is_another() -> None:
-    pid, _, machine = describe_process().split(" ", 2)
-    assert is_process_gone(f"{pid} 12345.00 {machine}")
+@pytest.mark.parametrize("pid", [os.getpid(), 9_999_999_999], ids=["used", "impossible"])
+def test_id_of_another_process_is_not_enough(pid: int) -> None:
+    _, _, machine = describe_process().split(" ", 2)
+    assert judge(f"{pid} 12345 {machine}") == "gone"
 
 
-@pytest.mark.parametrize("description", ["", "17", "x y z", "1 2.00 another machine"])
-def test_unknown_process_is_not_gone(description: str) -> None:
-    assert not is_process_gone(description)
+@pytest.mark.parametrize("description", ["", "17", "x y z", "1 2 another machine"])
+def test_unknown_process_is_neither(description: str) -> None:
+    assert judge(description) == ""
 
 
 def test_times_are_shown_in_utc() -> None:

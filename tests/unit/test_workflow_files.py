@@ -109,6 +109,18 @@ def test_two_merges_decide_one_after_the_other() -> None:
     assert read_workflow(PIPELINE)["concurrency"] == {"group": "train-evaluate-promote", "cancel-in-progress": False}
 
 
+def test_cancel_reaches_the_scripts_themselves() -> None:
+    commands = "\n".join(step.get("run", "") for step in list_steps(PIPELINE))
+    assert len(re.findall(r"^exec python \w+\.py", commands, re.MULTILINE)) == 4
+    assert not re.findall(r"^python \w+\.py", commands, re.MULTILINE)
+
+
+def test_artifact_has_what_resumes_a_training() -> None:
+    (upload,) = [step for step in list_steps(PIPELINE) if "upload-artifact" in step.get("uses", "")]
+    assert upload["if"] == "always()"
+    assert {"checkpoints/", "mlflow.db", "mlruns/"} <= set(upload["with"]["path"].split())
+
+
 def test_the_workflow_offers_the_data_sets_of_the_script() -> None:
     inputs = read_workflow(PIPELINE)["on"]["workflow_dispatch"]["inputs"]
     assert set(inputs["dataset"]["options"]) <= set(DATASET_NAMES)
