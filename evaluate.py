@@ -3,21 +3,26 @@
     python evaluate.py --run-id 8f1c... --log-mlflow         reports go back into the run: promote.py reads them
     python evaluate.py --model-uri models:/mnist-classifier@champion
     python evaluate.py --run-id 8f1c... --dataset mnist --output-dir /tmp/reports
+    python evaluate.py --run-id 8f1c... --log-only           log the reports on disk, after the store was away
 
 Independent of training: the model comes from MLflow as a graph (torch.export), not from this repository's code.
 """
 
 import argparse
 import json
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cli
 from pipeline.errors import UserError
+from pipeline.signals import Stopped
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +32,12 @@ if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Evaluation
     from pipeline.evaluation.record import EvaluationRecord
     from pipeline.reports.checklist import Answer
+    from pipeline.reports.evaluation_folder import EvaluationReports
     from pipeline.tracking.models import StoredModel
+    from pipeline.tracking.outages import Patience
     from pipeline.tracking.runs import Run
+
+SCORING_OPTIONS = ("model_uri", "dataset", "data_dir", "batch_size", "device")
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
@@ -44,57 +53,79 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     )
     cli.add_device_option(parser)
     parser.add_argument("--output-dir", type=Path, help="directory of the reports (default: evaluation/<run_id>)")
-    parser.add_argument("--log-mlflow", action="store_true", help="also log reports and metrics to the run")
-    return parser.parse_args(argv)
+    log = parser.add_mutually_exclusive_group()
+    log.add_argument("--log-mlflow", action="store_true", help="also log reports and metrics to the run")
+    log.add_argument(
+        "--log-only", action="store_true", help="score nothing: log the finished reports in the output directory"
+    )
+    cli.add_store_patience_option(parser)
+    options = parser.parse_args(argv)
+    if options.log_only:
+        given = parser.parse_given(argv)
+        for name in SCORING_OPTIONS:
+            if name in given:
+                parser.error(f"--{name.replace('_', '-')} does not go with --log-only, which scores nothing")
+    return options
 
 
 @cli.entry_point
 def main(argv: Sequence[str]) -> int:
     """Load the model, score it, write the reports, log them if asked, print the result."""
     options = parse_options(argv)
+    from pipeline.reports.evaluation_folder import log_reports
+    from pipeline.tracking.outages import Patience
+    from pipeline.tracking.store import connect
+
+    patience = Patience(options.store_patience)
+    with connect():
+        prepare = read_finished_reports if options.log_only else evaluate
+        reports = prepare(options, patience)
+        if options.log_mlflow or options.log_only:
+            with keep_reports(reports):
+                log_reports(reports, patience)
+    print_result(reports)
+    return cli.OK
+
+
+def default_folder(run_id: str) -> Path:
+    """Return the directory of the reports unless ``--output-dir`` names another."""
+    return Path("evaluation", run_id)
+
+
+# --- score and write -------------------------------------------------------------------------------------------------
+
+
+def evaluate(options: argparse.Namespace, patience: "Patience") -> "EvaluationReports":
+    """Load the model, score it, and write the reports."""
     from pipeline.data.datasets import load_test_split
     from pipeline.evaluation.inference import choose_device
     from pipeline.files import atomic_directory
     from pipeline.reports.checklist_evidence import answer_checklist
-    from pipeline.tracking.models import find_model_uri, load_model
-    from pipeline.tracking.runs import get_run
-    from pipeline.tracking.store import connect
+    from pipeline.reports.evaluation_folder import EvaluationReports, remove_reports
 
     device = choose_device(options.device)
-    with connect():
-        stored = load_model(options.model_uri or find_model_uri(options.run_id))
-        run = get_run(options.run_id or stored.run_id)
-        run_id = run.info.run_id
-        test = load_test_split(options.dataset or find_dataset_name(run), options.data_dir)
-        output_dir = options.output_dir or Path("evaluation", run_id)
-        with atomic_directory(output_dir) as folder:
-            record = score_model(stored, test, device, options.batch_size)
-            record.write(folder)
-            write_report(folder, record.evaluation)
-            write_figures(folder, record.evaluation, test.images)
-            answers = answer_checklist(record, stored, run)
-            write_checklist(folder, answers, title=f"{test.name}: run {run_id}")
-            if options.log_mlflow:
-                log_evaluation(run_id, folder, record.evaluation)
-    low, high = record.evaluation.interval
-    cli.log(f"accuracy {record.accuracy:.2%} (95% interval {low:.2%} to {high:.2%}); reports in {output_dir}")
-    for answer in answers:
-        cli.log(f"{answer.question}: {answer.verdict}. {answer.sentences[0]}")
-    cli.print_json(
-        {
-            "run_id": run_id,
-            "model_uri": record.model_uri,
-            "dataset": record.dataset,
-            "samples": record.samples,
-            "test_accuracy": record.accuracy,
-            "test_loss": record.loss,
-            "test_f1": record.macro.f1,
-            "images_per_second": record.images_per_second,
-            "checklist": {answer.question: answer.verdict for answer in answers},
-            "output_dir": str(output_dir),
-        }
-    )
-    return cli.OK
+    stored, run = patience.call(partial(load_stored_model, options))
+    run_id = run.info.run_id
+    test = load_test_split(options.dataset or find_dataset_name(run), options.data_dir)
+    output_dir = options.output_dir or default_folder(run_id)
+    with atomic_directory(output_dir) as folder:
+        record = score_model(stored, test, device, options.batch_size)
+        record.write(folder)
+        answers = patience.call(partial(answer_checklist, record, stored, run))
+        write_checklist(folder, answers, title=f"{test.name}: run {run_id}")
+        write_report(folder, record.evaluation)
+        write_figures(folder, record.evaluation, test.images)
+        remove_reports(output_dir)
+    return EvaluationReports(run_id, output_dir, record, answers)
+
+
+def load_stored_model(options: argparse.Namespace) -> "tuple[StoredModel, Run]":
+    """Return the model, and the run that made it."""
+    from pipeline.tracking.models import find_model_uri, load_model
+    from pipeline.tracking.runs import get_run
+
+    stored = load_model(options.model_uri or find_model_uri(options.run_id))
+    return stored, get_run(options.run_id or stored.run_id)
 
 
 def find_dataset_name(run: "Run") -> str:
@@ -133,13 +164,17 @@ def write_report(folder: Path, evaluation: "Evaluation") -> None:
 
 
 def write_figures(folder: Path, evaluation: "Evaluation", images: "Tensor") -> None:
-    """Draw the figures; to add one, draw it in `pipeline.reports.plots` and save it here."""
+    """Draw the figures; to add one, draw it in `pipeline.reports.plots`, and name it here and in `REPORT_FILES`."""
     from pipeline.reports import image_plots, plots
+    from pipeline.reports.figures import save_figures
 
-    plots.plot_confusion_matrix(evaluation).savefig(folder / "confusion_matrix.png")
-    plots.plot_reliability(evaluation).savefig(folder / "reliability.png")
-    image_plots.plot_misclassified(evaluation, images).savefig(folder / "misclassified_examples.png")
-    image_plots.plot_confusions(evaluation, images).savefig(folder / "confusions.png")
+    figures = {
+        "confusion_matrix.png": partial(plots.plot_confusion_matrix, evaluation),
+        "reliability.png": partial(plots.plot_reliability, evaluation),
+        "misclassified_examples.png": partial(image_plots.plot_misclassified, evaluation, images),
+        "confusions.png": partial(image_plots.plot_confusions, evaluation, images),
+    }
+    save_figures(folder, figures)
 
 
 def write_checklist(folder: Path, answers: "list[Answer]", title: str) -> None:
@@ -156,14 +191,69 @@ def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
 
 
-def log_evaluation(run_id: str, folder: Path, evaluation: "Evaluation") -> None:
-    """Log the files in ``folder``, and the metrics as ``evaluation_<metric>``, to the run."""
-    from pipeline.evaluation.record import EVALUATION_FOLDER
-    from pipeline.tracking.artifacts import log_artifacts
-    from pipeline.tracking.runs import log_metrics
+# --- log and print ---------------------------------------------------------------------------------------------------
 
-    log_artifacts(run_id, folder, EVALUATION_FOLDER)
-    log_metrics(run_id, evaluation.as_metrics("evaluation"))
+
+def read_finished_reports(options: argparse.Namespace, patience: "Patience") -> "EvaluationReports":
+    """Return the reports in the output directory, which must be about the model of the run."""
+    from pipeline.reports.evaluation_folder import check_model, read_reports
+    from pipeline.tracking.runs import get_run
+
+    run = patience.call(partial(get_run, options.run_id))
+    run_id = run.info.run_id
+    reports = read_reports(options.output_dir or default_folder(run_id), run_id)
+    patience.call(partial(check_model, reports))
+    return reports
+
+
+@contextmanager
+def keep_reports(reports: "EvaluationReports") -> Iterator[None]:
+    """If the reports cannot be logged, say why, where they are, and what logs them later.
+
+    Raises
+    ------
+    UserError
+        The store did not take everything.
+    """
+    from pipeline.tracking.outages import StoreAway, describe_failure
+    from pipeline.tracking.store import StoreError
+
+    command = f"python evaluate.py --run-id {reports.run_id} --log-only"
+    if reports.folder != default_folder(reports.run_id):
+        command += f" --output-dir {shlex.quote(str(reports.folder))}"
+    try:
+        yield
+    except Stopped as stop:
+        stop.advice = f"the reports are complete in {reports.folder}; log them with: {command}"
+        raise
+    except (StoreAway, StoreError, OSError) as error:
+        raise UserError(
+            f"the store did not take everything: {describe_failure(error)}; "
+            f"the reports are complete in {reports.folder}; when the store works, run: {command}"
+        ) from None
+
+
+def print_result(reports: "EvaluationReports") -> None:
+    """Show people accuracy and verdicts, and print the JSON for programs."""
+    record = reports.record
+    low, high = record.accuracy_interval.low, record.accuracy_interval.high
+    cli.log(f"accuracy {record.accuracy:.2%} (95% interval {low:.2%} to {high:.2%}); reports in {reports.folder}")
+    for answer in reports.answers:
+        cli.log(f"{answer.question}: {answer.verdict}. {answer.sentences[0]}")
+    cli.print_json(
+        {
+            "run_id": reports.run_id,
+            "model_uri": record.model_uri,
+            "dataset": record.dataset,
+            "samples": record.samples,
+            "test_accuracy": record.accuracy,
+            "test_loss": record.loss,
+            "test_f1": record.macro.f1,
+            "images_per_second": record.images_per_second,
+            "checklist": {answer.question: answer.verdict for answer in reports.answers},
+            "output_dir": str(reports.folder),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.context import describe_context
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import CONFIDENCE_LEVEL, Evaluation
+from pipeline.evaluation.metrics import CONFIDENCE_LEVEL, SUMMARY_METRICS, Evaluation
 from pipeline.evaluation.predictions import PREDICTIONS_FILE, format_predictions, parse_predictions
 
 if TYPE_CHECKING:  # a promotion needs no PyTorch
@@ -128,6 +128,14 @@ class EvaluationRecord(_Part):
     def evaluated_at(self) -> datetime:
         """When the model was evaluated."""
         return datetime.fromisoformat(self.time)
+
+    def as_metrics(self, prefix: str) -> dict[str, float]:
+        """Return what `Evaluation.as_metrics` returned when the model was evaluated, to the last digit.
+
+        ``predictions.csv`` has nine digits of each probability, so an evaluation that was read from it differs.
+        """
+        values = (self.loss, self.accuracy, self.macro.precision, self.macro.recall, self.macro.f1)
+        return {f"{prefix}_{name}": value for name, value in zip(SUMMARY_METRICS, values, strict=True)}
 
     def write(self, folder: Path) -> None:
         """Write both files into ``folder``."""

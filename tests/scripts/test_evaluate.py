@@ -1,10 +1,12 @@
 """evaluate.py on digits: what it prints, writes, logs and refuses."""
 
 import json
+import re
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mlflow
 import pandas as pd
@@ -16,7 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 import evaluate
 import pytorch_demo
 from pipeline.data.datasets import load_test_split
-from pipeline.tracking.models import find_model_uri, load_model, log_model
+from pipeline.tracking.models import find_model_uri, load_model, log_model, save_model
 from pipeline.tracking.runs import log_params, start_run
 from support.pipelines import PipelineRun
 from support.scripts import ROOT, Result, call_main, run_script
@@ -148,6 +150,124 @@ def test_store_is_unchanged_unless_asked(digits_pipeline: PipelineRun, tmp_path:
     assert read_store() == before
 
 
+# --- log later ------------------------------------------------------------------------------------------------------
+
+
+def log_only(pipeline: PipelineRun, *options: object, run_id: str = "") -> Result:
+    run = run_id or pipeline.run_id
+    return call_main(evaluate.main, "--run-id", run, "--log-only", *options, folder=pipeline.folder)
+
+
+def stored_evaluation(pipeline: PipelineRun) -> Path:
+    """Return the folder in which the store keeps the reports of the run."""
+    uri = open_store(pipeline.folder).get_run(pipeline.run_id).info.artifact_uri
+    return Path(str(uri).removeprefix("file://")) / "evaluation"
+
+
+def test_finished_reports_are_logged_without_scoring(digits_pipeline: PipelineRun) -> None:
+    stored = stored_evaluation(digits_pipeline)
+    shutil.rmtree(stored)
+    result = log_only(digits_pipeline)
+    assert result.json == digits_pipeline.evaluated.json
+    assert result.stderr == digits_pipeline.evaluated.stderr
+    assert {file.name: file.read_bytes() for file in stored.iterdir()} == {
+        name: (reports_folder(digits_pipeline) / name).read_bytes() for name in FILES
+    }
+
+
+def test_repeated_logging_doubles_no_metric(digits_pipeline: PipelineRun) -> None:
+    client = open_store(digits_pipeline.folder)
+    names = [name for name in client.get_run(digits_pipeline.run_id).data.metrics if name.startswith("evaluation_")]
+    assert len(names) == 5
+    for _ in range(2):
+        assert log_only(digits_pipeline).code == 0
+    for name in names:
+        assert len(client.get_metric_history(digits_pipeline.run_id, name)) == 1
+
+
+def test_refusing_store_leaves_reports_and_command(digits_pipeline: PipelineRun, tmp_path: Path) -> None:
+    stored = stored_evaluation(digits_pipeline)
+    shutil.rmtree(stored)
+    stored.write_text("a file where the folder of the reports must be")
+    output = tmp_path / "my reports"
+    options = ("--run-id", digits_pipeline.run_id, "--output-dir", output, "--log-mlflow")
+    error = call_main(evaluate.main, *options, folder=digits_pipeline.folder).error
+    assert "the store did not take everything: " in error
+    assert f"the reports are complete in {output}; " in error
+    assert {file.name for file in output.iterdir()} == FILES
+    stored.unlink()
+    command = re.search(r"run: python evaluate\.py (.*)", error)
+    assert command
+    result = call_main(evaluate.main, *shlex.split(command[1]), folder=digits_pipeline.folder)
+    assert result.json["output_dir"] == str(output)
+    assert {file.name for file in stored.iterdir()} == FILES
+
+
+def test_foreign_files_are_not_logged(digits_pipeline: PipelineRun) -> None:
+    (reports_folder(digits_pipeline) / "private.txt").write_text("")
+    assert log_only(digits_pipeline).code == 0
+    assert {file.name for file in stored_evaluation(digits_pipeline).iterdir()} == FILES
+
+
+def test_reports_of_another_model_are_refused(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits_pipeline.folder)
+    mlflow.set_tracking_uri(f"sqlite:///{digits_pipeline.folder}/mlflow.db")
+    model = mlflow.artifacts.download_artifacts(digits_pipeline.model_uri, dst_path="model")
+    with start_run("pytorch-demo", None) as run_id:
+        uri = log_model(run_id, Path(model))
+    folder = reports_folder(digits_pipeline)
+    error = log_only(digits_pipeline, "--output-dir", folder, run_id=run_id).error
+    assert f"is an evaluation of {digits_pipeline.model_uri}, the model of run {run_id} is {uri}" in error
+
+
+def test_reports_of_an_altered_file_are_refused(digits_pipeline: PipelineRun) -> None:
+    (file,) = (digits_pipeline.folder / "mlruns").rglob("model.pt2")
+    file.write_bytes(file.read_bytes() + b"0")
+    assert "is an evaluation of another file (SHA-256 " in log_only(digits_pipeline).error
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("evaluation.json", None, "evaluation.json of evaluation/{run} cannot be read (No such file or directory)"),
+        ("predictions.csv", "index", "predictions.csv of evaluation/{run} is not the one that"),
+        ("checklist.json", None, "checklist.json of evaluation/{run} cannot be read (No such file or directory)"),
+        ("checklist.json", "{", "checklist.json of evaluation/{run} is damaged"),
+        ("checklist.json", "[]", "checklist.json of evaluation/{run} does not answer the five questions"),
+    ],
+)
+def test_damaged_reports_are_not_logged(
+    digits_pipeline: PipelineRun, name: str, content: str | None, message: str
+) -> None:
+    shutil.rmtree(stored_evaluation(digits_pipeline))
+    file = reports_folder(digits_pipeline) / name
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    error = log_only(digits_pipeline).error
+    assert message.format(run=digits_pipeline.run_id) in error
+    assert f"run: python evaluate.py --run-id {digits_pipeline.run_id} --log-mlflow" in error
+    assert not stored_evaluation(digits_pipeline).exists()
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_failing_figure_costs_only_itself(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("no font\nat all")
+
+    monkeypatch.setattr("pipeline.reports.plots.plot_reliability", fail)
+    shutil.rmtree(stored_evaluation(digits_pipeline))
+    options = ("--run-id", digits_pipeline.run_id, "--log-mlflow")
+    result = call_main(evaluate.main, *options, folder=digits_pipeline.folder)
+    assert result.json["output_dir"]
+    first_line, *_ = result.stderr.splitlines()
+    assert first_line == "warning: cannot draw reliability.png (no font at all); everything else is written"
+    for folder in (reports_folder(digits_pipeline), stored_evaluation(digits_pipeline)):
+        assert {file.name for file in folder.iterdir()} == FILES - {"reliability.png"}
+
+
 # --- independence of training ---------------------------------------------------------------------------------------
 
 
@@ -195,7 +315,8 @@ def test_class_that_is_never_predicted_is_found(digits_pipeline: PipelineRun, mo
     examples = load_test_split("digits", Path("data")).images[:2].float()
     with start_run("pytorch-demo", None) as run_id:
         log_params(run_id, {"dataset": "digits"})
-        log_model(model, examples, tuple("0123456789"))
+        save_model(model, examples, tuple("0123456789"), Path("never_five"))
+        log_model(run_id, Path("never_five"))
     result = call_main(evaluate.main, "--run-id", run_id, folder=digits_pipeline.folder)
     answers = read_answers(digits_pipeline.folder, result)
     assert answers["balance"]["sentences"][0] == "It almost never predicts '5': 0 times for 37 images."
@@ -212,6 +333,13 @@ def test_class_that_is_never_predicted_is_found(digits_pipeline: PipelineRun, mo
     [
         ("", "one of the arguments --run-id --model-uri is required"),
         ("--run-id x --batch-size 0", "'0' is not a whole number of at least 1"),
+        ("--run-id x --log-only --dataset digits", "--dataset does not go with --log-only"),
+        ("--run-id x --log-only --data-dir data", "--data-dir does not go with --log-only"),
+        ("--run-id x --log-only --batch-size 500", "--batch-size does not go with --log-only"),
+        ("--run-id x --log-only --device auto", "--device does not go with --log-only"),
+        ("--model-uri models:/m-1 --log-only", "--model-uri does not go with --log-only"),
+        ("--run-id x --log-only --log-mlflow", "--log-mlflow: not allowed with argument --log-only"),
+        ("--run-id x --log-only", "there is no run 'x'"),
         ("--run-id ../../etc/passwd", "there is no run '../../etc/passwd'"),
         ("--model-uri models:/nobody@champion", "cannot get models:/nobody@champion"),
     ],
