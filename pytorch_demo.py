@@ -4,6 +4,8 @@
     python pytorch_demo.py --dataset digits                  no download, a few seconds
     python pytorch_demo.py --dataset fashion-mnist --lr 0.005 --epochs 20
     python pytorch_demo.py --dataset dataset_cleaned         your own images, from prepare_data.py
+    python pytorch_demo.py --resume last                     go on with a training that was interrupted
+    python pytorch_demo.py --from 8f1c...                    start from the weights of that run
     python pytorch_demo.py --reproduce 8f1c...               the training of that run again: is it the same model?
     RUN_ID=$(python pytorch_demo.py | jq -r .run_id)         the result is one line of JSON
 
@@ -14,35 +16,41 @@ import argparse
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cli
 from pipeline.data.catalog import DATASET_NAMES, is_prepared, short_name
-from pipeline.training.config import AUGMENTATIONS, MODELS, TrainingConfig, build_config
+from pipeline.training.config import AUGMENTATIONS, KEPT_WEIGHTS, MODELS, TrainingConfig, build_config
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from pipeline.data.datasets import Dataset, Splits
-    from pipeline.evaluation.metrics import Evaluation
-    from pipeline.provenance.reproduction import Original
+    from pipeline.data.datasets import Splits
+    from pipeline.provenance.resumption import Resumption
     from pipeline.provenance.source import CodeState
-    from pipeline.training.loop import EpochResult, TrainingState
+    from pipeline.session.training import CheckpointPolicy, Training
+    from pipeline.training.checkpoint import TrainingJob
+    from pipeline.training.loop import TrainingState
 
 ROOT = Path(__file__).parent
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options; nothing heavy is imported before they are known to be right."""
+    """Return the options; nothing heavy is imported before they are known to be right.
+
+    ``given`` among them has those of the command line alone.
+    """
     parser = cli.Parser(__doc__)
     add_data_options(parser.add_argument_group("data"))
     add_training_options(parser.add_argument_group("training"))
     add_tracking_options(parser.add_argument_group("tracking"))
+    add_checkpoint_options(parser.add_argument_group("checkpoints"))
+    add_earlier_run_options(parser.add_argument_group("an earlier run").add_mutually_exclusive_group())
     options = parser.parse_args(argv)
+    options.given = parser.parse_given(argv)
     if options.reproduce:
         check_reproduce_options(parser, options)
     if not options.model_name:
@@ -80,6 +88,12 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--augment", nargs="+", choices=AUGMENTATIONS, help="vary images (default: by data set)")
     group.add_argument("--seed", type=cli.bounded_number(int, 0), default=0, help="of everything random (default: 0)")
+    group.add_argument(
+        "--keep",
+        choices=KEPT_WEIGHTS,
+        default="last",
+        help="the epoch whose weights are tested and logged; best: by validation loss (default: last)",
+    )
     cli.add_device_option(group)
 
 
@@ -92,6 +106,34 @@ def add_tracking_options(group: argparse._ArgumentGroup) -> None:
         "--no-register", dest="register", action="store_false", help="log the model, but register no version"
     )
     group.add_argument("--system-metrics", action="store_true", help="log use of processor, memory and network")
+    cli.add_store_patience_option(group)
+
+
+def add_checkpoint_options(group: argparse._ArgumentGroup) -> None:
+    """Add when and where the state of the training is saved."""
+    group.add_argument(
+        "--checkpoint-dir",
+        type=Path,
+        default=Path("checkpoints"),
+        metavar="DIR",
+        help="has a folder for each run until it has finished (default: checkpoints)",
+    )
+    group.add_argument(
+        "--checkpoint-every", type=cli.bounded_number(int, 1), default=1, metavar="N", help="epochs (default: 1)"
+    )
+    group.add_argument("--no-checkpoint", dest="checkpoint", action="store_false", help="save none")
+    group.add_argument("--keep-checkpoints", action="store_true", help="do not remove them when the run has finished")
+    group.add_argument("--log-checkpoints", action="store_true", help="also log them to the run, as artifacts")
+
+
+def add_earlier_run_options(group: argparse._MutuallyExclusiveGroup) -> None:
+    """Add what begins with an earlier training; at most one of them."""
+    group.add_argument(
+        "--resume", metavar="RUN_ID", help="go on with that training, in the same run; last: with the newest one"
+    )
+    group.add_argument(
+        "--from", dest="from_run", metavar="RUN_ID", help="a new training that starts from the weights of that run"
+    )
     group.add_argument(
         "--reproduce", metavar="RUN_ID", help="train again as that run did and compare; exit code 1 if they differ"
     )
@@ -110,7 +152,7 @@ def check_reproduce_options(parser: argparse.ArgumentParser, options: argparse.N
     """Refuse the options that ``--reproduce`` takes from the run; register no version."""
     options.register = False
     for name in [*(field.name for field in fields(TrainingConfig)), "model_name"]:
-        if getattr(options, name) != parser.get_default(name):
+        if name in options.given:
             parser.error(f"--{name.replace('_', '-')} does not go with --reproduce, which takes it from the run")
 
 
@@ -118,71 +160,144 @@ def check_reproduce_options(parser: argparse.ArgumentParser, options: argparse.N
 def main(argv: Sequence[str]) -> int:
     """Load the data, train the network in an MLflow run, test it, log it, register it, print the result."""
     options = parse_options(argv)
-    from pipeline.provenance.reproduction import load_original
     from pipeline.provenance.source import describe_code
-    from pipeline.tracking import registry, runs, store
-    from pipeline.training.calibration import calibrate_temperature
+    from pipeline.session.epochs import train
+    from pipeline.session.result import finish, log_complete_training, remove_checkpoints
+    from pipeline.session.run import log_origin, open_run
+    from pipeline.tracking import registry, store
+    from pipeline.tracking.outages import Patience
 
     code = describe_code(ROOT)  # as it is now: it may change during the training
     command = shlex.join([Path(__file__).name, *argv])
+    patience = Patience(options.store_patience)
     registry.check_model_name(options.model_name)
-    with store.connect() as tracking_uri:
-        original = load_original(options.reproduce) if options.reproduce else None
-        splits, config = load_data(options, original)
-        if original:
-            check_original(original, splits, code)
-        model = build_network(config, splits)
-        with runs.start_run(options.experiment, options.run_name, system_metrics=options.system_metrics) as run_id:
-            cli.log(f"run {run_id}: {config.model} on {config.dataset}, {len(splits.train):,} images, {config.device}")
-            log_origin(run_id, config, code, command)
-            if original:
-                runs.set_tags(run_id, {"reproduces": original.run.info.run_id})
-            state = train(run_id, config, model, splits)
-            temperature = calibrate_temperature(model, splits.validation, state.device)
-            test = splits.test
-            del splits  # the training images make room for what follows
-            evaluation = evaluate_on_test(run_id, state, test, temperature)
-            model_uri = log_model(run_id, state, test, evaluation)
-            version = None
-            if options.register:
-                version = registry.register_model(options.model_name, model_uri, run_id)
-        differences = compare_runs(original, run_id, model) if original else {}
-    cli.log(f"test accuracy {evaluation.accuracy:.2%}; next: python evaluate.py --run-id {run_id} --log-mlflow")
-    result = {
-        "run_id": run_id,
-        "model_name": options.model_name if options.register else None,
-        "model_version": version,
-        "model_uri": model_uri,
-        "dataset": config.dataset,
-        "test_accuracy": evaluation.accuracy,
-        "test_loss": evaluation.loss,
-        "training_seconds": state.training_seconds,
+    with store.connect() as tracking_uri, ExitStack() as stack:
+        resumption = find_resumption(options, stack) if options.resume else None
+        end_lost_runs(options, resumption)
+        differences: dict[str, Any] = {}
+        if resumption and resumption.result:
+            folder = resumption.folder
+            result, delivered = log_complete_training(resumption, patience)
+        else:
+            training = prepare(options, resumption, code)
+            with open_run(training, patience, system_metrics=options.system_metrics):
+                patience.call(partial(log_origin, training, code, command))
+                train(training)
+                result, delivered = finish(training, patience)
+            folder = training.folder
+            if training.original:
+                differences = compare_results(training)
+        remove_checkpoints(folder, keep=options.keep_checkpoints)
+    accuracy = result.metrics["test_accuracy"]
+    cli.log(f"test accuracy {accuracy:.2%}; next: python evaluate.py --run-id {result.run_id} --log-mlflow")
+    output = {
+        "run_id": result.run_id,
+        "model_name": result.model_name,
+        "model_version": delivered.version,
+        "model_uri": delivered.model_uri,
+        "dataset": result.params["dataset"],
+        "test_accuracy": accuracy,
+        "test_loss": result.metrics["test_loss"],
+        "training_seconds": result.metrics["training_seconds"],
         "tracking_uri": tracking_uri,
     }
-    cli.print_json(result | differences)
+    cli.print_json(output | differences)
     return cli.OK if differences.get("identical", True) else cli.REFUSED
 
 
-def load_data(options: argparse.Namespace, original: "Original | None") -> "tuple[Splits, TrainingConfig]":
-    """Return the data and the configuration: that of the original run, or what the options say."""
+def end_lost_runs(options: argparse.Namespace, resumption: "Resumption | None") -> None:
+    """End the runs of trainings that died on this machine, and say how they can go on."""
+    from pipeline.tracking import lost_runs
+
+    for run_id in lost_runs.end_lost_runs(options.experiment):
+        if resumption and resumption.run.info.run_id == run_id:
+            continue
+        cli.log(lost_runs.describe_lost_run(run_id, options.checkpoint_dir))
+
+
+def find_resumption(options: argparse.Namespace, stack: ExitStack) -> "Resumption":
+    """Return the training that goes on; until the end of ``stack`` no other process can resume it."""
+    from pipeline.provenance.resumption import check_options, find_folder, load_resumption
+    from pipeline.tracking.runs import get_run
+    from pipeline.training.checkpoint import lock_folder
+
+    folder = find_folder(options.resume, options.checkpoint_dir)
+    get_run(folder.name)  # a mistyped id creates no folder
+    stack.enter_context(lock_folder(folder))
+    resumption = load_resumption(folder)
+    if resumption.checkpoint:
+        check_options(resumption.checkpoint, options.given)
+    return resumption
+
+
+def prepare(options: argparse.Namespace, resumption: "Resumption | None", code: "CodeState") -> "Training":
+    """Load the data, build the network, and bring both to where the training begins or goes on."""
     from pipeline.data.datasets import load_splits
     from pipeline.evaluation.inference import choose_device
+    from pipeline.provenance.reproduction import check_data_digests, load_original, warn_about_changed_code
+    from pipeline.session.training import Training
 
-    if original:
-        config = original.config
+    checkpoint = resumption.checkpoint if resumption else None
+    reproduced = checkpoint.job.reproduces if checkpoint else options.reproduce
+    original = load_original(reproduced) if reproduced else None
+    earlier = checkpoint.job if checkpoint else original
+    if earlier:
+        config = earlier.config
         choose_device(config.device)  # this machine may lack it
-        return load_splits(config.dataset, options.data_dir, limit=config.limit), config
-    device = choose_device(options.device)
-    splits = load_splits(options.dataset, options.data_dir, limit=options.limit)
-    return splits, build_config(options.dataset, len(splits.train), device.type, vars(options))
+        set_threads(earlier.threads)
+        splits = load_splits(config.dataset, options.data_dir, limit=config.limit)
+        check_data_digests(earlier.run_id, earlier.digests, data_digests(splits))
+    else:
+        device = choose_device(options.device)
+        splits = load_splits(options.dataset, options.data_dir, limit=options.limit)
+        config = build_config(options.dataset, len(splits.train), device.type, vars(options))
+    if original:
+        warn_about_changed_code(original.run, code)
+    if resumption:
+        warn_about_changed_code(resumption.run, code)
+    job = checkpoint.job if checkpoint else describe_job(options, config, splits)
+    params = describe_params(config, splits)
+    state = build_state(config, splits, params)
+    if checkpoint:
+        checkpoint.restore(state)
+    folder = options.checkpoint_dir / job.run_id
+    return Training(job, folder, splits, state, params, original, resumption, checkpoint_policy(options))
 
 
-def check_original(original: "Original", splits: "Splits", code: "CodeState") -> None:
-    """Refuse data that are not those of the original run; warn if the code is not."""
-    from pipeline.provenance.reproduction import check_data_digests, warn_about_changed_code
+def checkpoint_policy(options: argparse.Namespace) -> "CheckpointPolicy":
+    """Return when and where the state of the training is saved."""
+    from pipeline.session.training import CheckpointPolicy
 
-    check_data_digests(original, data_digests(splits))
-    warn_about_changed_code(original, code)
+    every = options.checkpoint_every if options.checkpoint else None
+    return CheckpointPolicy(options.checkpoint_dir, every, logged=options.log_checkpoints)
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch use as many threads as the earlier training: another number gives other rounding errors."""
+    import torch
+
+    if threads and threads != torch.get_num_threads():
+        cli.log(f"{threads} threads, as recorded")
+        torch.set_num_threads(threads)
+
+
+def describe_job(options: argparse.Namespace, config: TrainingConfig, splits: "Splits") -> "TrainingJob":
+    """Return what identifies the training; it has no run yet."""
+    import torch
+
+    from pipeline.redact import redact
+    from pipeline.training.checkpoint import TrainingJob
+
+    return TrainingJob(
+        run_id="",
+        config=config,
+        digests=data_digests(splits),
+        experiment=options.experiment,
+        run_name=redact(options.run_name) if options.run_name else None,
+        model_name=options.model_name if options.register else None,
+        reproduces=options.reproduce,
+        threads=torch.get_num_threads(),
+    )
 
 
 def data_digests(splits: "Splits") -> dict[str, str]:
@@ -190,118 +305,48 @@ def data_digests(splits: "Splits") -> dict[str, str]:
     return {f"{name}_digest": split.digest for name, split in splits._asdict().items()}
 
 
-def build_network(config: TrainingConfig, splits: "Splits") -> "nn.Sequential":
-    """Return the network with its first weights, which follow from the seed."""
-    import torch
-
-    from pipeline.training.models import build_model
-
-    torch.manual_seed(config.seed)
-    return build_model(config.model, len(splits.train.classes), splits.train.images)
-
-
-def log_origin(run_id: str, config: TrainingConfig, code: "CodeState", command: str) -> None:
-    """Log where the training comes from: code, environment, command, and the cleaning report of one's own data."""
-    import torch
-
-    from pipeline.data.prepared import find_cleaning_report
-    from pipeline.provenance.record import PROVENANCE_FOLDER, build_run_tags, write_provenance
-    from pipeline.tracking import artifacts, runs
-
-    report = find_cleaning_report(config.dataset)
-    runs.set_tags(run_id, build_run_tags(code, torch.device(config.device), command, report))
-    with tempfile.TemporaryDirectory() as folder:
-        write_provenance(Path(folder), code.patch, report)
-        artifacts.log_artifacts(run_id, Path(folder), PROVENANCE_FOLDER)
-
-
-def train(run_id: str, config: TrainingConfig, model: "nn.Sequential", splits: "Splits") -> "TrainingState":
-    """Train the network in place, log parameters and the metrics of each epoch; return the state at the end."""
-    import torch
-
-    from pipeline.evaluation.inference import count_multiply_adds, count_parameters
-    from pipeline.tracking import runs
-    from pipeline.training.loop import describe_optimizer, start_training, train_one_epoch
-
+def describe_params(config: TrainingConfig, splits: "Splits") -> dict[str, Any]:
+    """Return what the run logs as parameters of configuration and data."""
     params = config.as_params()
     params.update({f"{name}_size": len(split) for name, split in splits._asdict().items()})
     params.update(data_digests(splits))
+    return params
+
+
+def build_state(config: TrainingConfig, splits: "Splits", params: dict[str, Any]) -> "TrainingState":
+    """Return the state before the first epoch; add the network and the optimizer to ``params``.
+
+    The first weights follow from the seed, or are those of an earlier run.
+    """
+    import torch
+
+    from pipeline.evaluation.inference import count_multiply_adds, count_parameters
+    from pipeline.tracking.models import find_model_uri, load_model
+    from pipeline.training.loop import describe_optimizer, start_training
+    from pipeline.training.models import build_model, load_weights
+
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, len(splits.train.classes), splits.train.images)
+    if config.from_run:
+        stored = load_model(find_model_uri(config.from_run))
+        load_weights(model, stored.module.state_dict(), origin=f"run {config.from_run}")
     params["model_parameters"] = count_parameters(model)
     params["model_multiply_adds"] = count_multiply_adds(model.eval())
-    device = torch.device(config.device)
-    state = start_training(model, config, len(splits.train), device)
+    state = start_training(model, config, len(splits.train), torch.device(config.device))
     params.update(describe_optimizer(state.optimizer))
-    runs.log_params(run_id, params)
-    runs.log_inputs({"training": splits.train, "testing": splits.test})
-
-    training_data = splits.train.to(device)
-    is_terminal = sys.stderr.isatty()
-    for _ in range(config.epochs):
-        result = train_one_epoch(state, training_data, splits.validation, config, progress=is_terminal)
-        runs.log_metrics(run_id, result.metrics(), step=result.epoch)
-        if not is_terminal:  # there the progress bar shows it
-            cli.log(str(result))
     return state
 
 
-def evaluate_on_test(run_id: str, state: "TrainingState", test: "Dataset", temperature: float) -> "Evaluation":
-    """Score the network on the test images, once; log the final metrics."""
-    from pipeline.evaluation.inference import compute_logits
-    from pipeline.evaluation.metrics import Evaluation
-    from pipeline.tracking import runs
-
-    logits = compute_logits(state.model, test.images, device=state.device)
-    evaluation = Evaluation.from_logits(logits, test.labels, test.classes)
-    metrics = evaluation.as_metrics("test")
-    metrics["training_seconds"] = state.training_seconds
-    metrics["temperature"] = temperature
-    runs.log_metrics(run_id, metrics)
-    return evaluation
-
-
-def log_model(run_id: str, state: "TrainingState", test: "Dataset", evaluation: "Evaluation") -> str:
-    """Log the reports, the model and the hashes of both its weights and its file; return the model's address."""
-    import torch
-
-    from pipeline.provenance.record import compute_weights_sha256
-    from pipeline.tracking import artifacts, models, runs
-    from pipeline.training.models import summarize_model
-
-    model = state.model.cpu().to(memory_format=torch.contiguous_format)  # as torch.export wants it
-    with tempfile.TemporaryDirectory() as folder:
-        write_reports(Path(folder), evaluation, state.history, summarize_model(model))
-        artifacts.log_artifacts(run_id, Path(folder))
-    model_uri = models.log_model(model, test.images[:2].float(), test.classes)
-    tags = {
-        "result.weights_sha256": compute_weights_sha256(model.state_dict()),
-        "result.model_sha256": models.compute_model_sha256(model_uri),
-    }
-    runs.set_tags(run_id, tags)
-    return model_uri
-
-
-def write_reports(folder: Path, evaluation: "Evaluation", history: "list[EpochResult]", summary: str) -> None:
-    """Write the artifacts that people look at into ``folder``."""
-    from pipeline.reports import plots
-
-    plots.plot_confusion_matrix(evaluation).savefig(folder / "confusion_matrix.png")
-    plots.plot_training_curves(history).savefig(folder / "training_curves.png")
-    report = json.dumps(evaluation.classification_report(), indent=2)
-    (folder / "classification_report.json").write_text(report, encoding="utf-8")
-    (folder / "classification_report.txt").write_text(evaluation.classification_report_text(), encoding="utf-8")
-    (folder / "model_summary.txt").write_text(summary, encoding="utf-8")
-
-
-def compare_runs(original: "Original", run_id: str, model: "nn.Sequential") -> dict[str, Any]:
-    """Return how the result differs from that of the original run."""
+def compare_results(training: "Training") -> dict[str, Any]:
+    """Return how the result differs from that of the original run, and log whether it does."""
     from pipeline.provenance.reproduction import compare_with_original
     from pipeline.tracking import runs
 
-    differences = compare_with_original(original.run, runs.get_run(run_id), model.state_dict())
-    if differences["identical"]:
-        cli.log("identical")
-    else:
-        cli.log(f"not identical: {json.dumps(differences, indent=2)}")
+    assert training.original
+    run = runs.get_run(training.job.run_id)
+    differences = compare_with_original(training.original.run, run, training.state.model.state_dict())
+    verdict = "identical" if differences["identical"] else f"not identical: {json.dumps(differences, indent=2)}"
+    cli.log(verdict)
     return differences
 
 

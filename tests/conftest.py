@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -56,7 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def restore_environment() -> Iterator[None]:
     """Undo what MLflow writes into the environment, which the scripts of a later test would obey.
 
-    urllib reads the proxies of the environment once, so what it has read is undone too.
+    urllib reads the proxies of the environment once, so what it has read is undone too; and a training that is resumed
+    sets the number of threads. MLflow remembers for each run where its files are, but tests have copies of runs.
     """
     import pipeline.tracking.store  # noqa: F401 - its settings stay
 
@@ -65,6 +67,12 @@ def restore_environment() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     urllib.request.install_opener(None)  # as when Python starts
+    if "mlflow" in sys.modules:
+        from mlflow.tracking._tracking_service import utils
+
+        utils._artifact_repos_cache.clear()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -119,7 +119,8 @@ def answer_where(lineage: Lineage) -> Facts:
 def answer_how(lineage: Lineage) -> Facts:
     """Return the code, the command, the parameters and the environment of the training."""
     params = [f"{name} {lineage.params[name]}" for name in SHOWN_PARAMS if name in lineage.params]
-    return {
+    resumptions = [value for name, value in sorted(lineage.tags.items()) if name.startswith("resumed.")]
+    facts = {
         "code": Fact(_describe_code(lineage.tags), "tag code.commit"),
         "command": _read_tag(lineage, "invocation.command"),
         "parameters": Fact(", ".join(params) or None, "parameters"),
@@ -127,6 +128,9 @@ def answer_how(lineage: Lineage) -> Facts:
             _describe_environment(lineage.tags), "tags environment.python, environment.packages_sha256"
         ),
     }
+    if resumptions:
+        facts["resumed"] = Fact("; ".join(resumptions), "tags resumed.1, resumed.2 ...")
+    return facts
 
 
 def answer_why(lineage: Lineage) -> Facts:

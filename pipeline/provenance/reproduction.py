@@ -13,6 +13,7 @@ from pipeline.provenance.record import PATCH_FILE, PROVENANCE_FOLDER, compute_we
 from pipeline.provenance.source import CodeState
 from pipeline.tracking import models, runs
 from pipeline.tracking.runs import Run
+from pipeline.training.checkpoint import MAX_THREADS
 from pipeline.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,24 @@ class Original:
 
     run: Run
     config: TrainingConfig
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        return str(self.run.info.run_id)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of its splits, by the name of the parameter, such as ``train_digest``."""
+        return {name: self.run.data.params[name] for name in DIGEST_PARAMS}
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads that it computed with; None if it is not recorded, or cannot be true."""
+        text = self.run.data.tags.get("environment.threads", "")
+        if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+            return None
+        return int(text)
 
 
 def load_original(run_id: str) -> Original:
@@ -69,10 +88,15 @@ def config_from_run(run: Run) -> TrainingConfig:
         raise UserError(f"run {run.info.run_id}: {error}") from None
 
 
-def check_data_digests(original: Original, digests: Mapping[str, str]) -> None:
-    """Check that the data are those that the original was trained on.
+def check_data_digests(run_id: str, expected: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    """Check that the data are those that an earlier run was trained on.
 
-    ``digests`` maps names of parameters, such as ``train_digest``, to the digests of the data.
+    Parameters
+    ----------
+    run_id
+        Of the earlier run.
+    expected, digests
+        Of its data, and of the data that are here: name of a parameter, such as ``train_digest`` -> digest.
 
     Raises
     ------
@@ -80,17 +104,17 @@ def check_data_digests(original: Original, digests: Mapping[str, str]) -> None:
         A digest differs.
     """
     for name, digest in digests.items():
-        expected = original.run.data.params[name]
-        if digest != expected:
+        if digest != expected.get(name):
+            recorded = expected.get(name, "none")
             raise UserError(
-                f"the data are not those of run {original.run.info.run_id} "
-                f"({name} {digest[:12]}..., the run has {expected[:12]}...); name their directory with --data-dir"
+                f"the data are not those of run {run_id} ({name} {digest[:12]}..., the run has {recorded[:12]}...); "
+                "name their directory with --data-dir"
             )
 
 
-def warn_about_changed_code(original: Original, code: CodeState) -> None:
-    """Log a warning if the code is not the code of the original."""
-    tags = original.run.data.tags
+def warn_about_changed_code(run: Run, code: CodeState) -> None:
+    """Log a warning if the code is not the code of an earlier run."""
+    tags = run.data.tags
     recorded = {name: tags.get(f"code.{name}") for name in CODE_TAGS}
     present = {name: code.tags.get(name) for name in CODE_TAGS}
     if recorded == present:
@@ -98,8 +122,7 @@ def warn_about_changed_code(original: Original, code: CodeState) -> None:
     changes = ""
     if tags.get("code.dirty") == "true":
         changes = f", with changes (its artifact {PROVENANCE_FOLDER}/{PATCH_FILE})"
-    run_id, commit = original.run.info.run_id, tags.get("code.commit")
-    logger.warning("this is not the code of run %s: commit %s%s", run_id, commit, changes)
+    logger.warning("this is not the code of run %s: commit %s%s", run.info.run_id, tags.get("code.commit"), changes)
 
 
 def compare_with_original(original_run: Run, new_run: Run, state: Mapping[str, Tensor]) -> dict[str, Any]:

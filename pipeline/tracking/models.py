@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from pipeline.data.catalog import IMAGE_SHAPE
 from pipeline.errors import UserError
 from pipeline.redact import redact
-from pipeline.tracking.runs import get_run
+from pipeline.tracking.failures import is_outage
+from pipeline.tracking.runs import Run, get_run
+from pipeline.tracking.store import get_client
 
 if TYPE_CHECKING:  # a promotion needs no PyTorch, which takes seconds to import
     import torch
@@ -49,8 +52,8 @@ class StoredModel:
     size: int
 
 
-def log_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequence[str]) -> str:
-    """Log ``model`` to the active run in MLflow's ``pt2`` format (torch.export) and return its address.
+def save_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequence[str], folder: Path) -> None:
+    """Write ``model`` to ``folder`` in MLflow's ``pt2`` format (torch.export); the store is not needed.
 
     Parameters
     ----------
@@ -61,19 +64,62 @@ def log_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Seque
         constant.
     classes
         Their names go into the model's metadata, so that whoever has the model can name its answers.
+    folder
+        It must not exist.
     """
     import mlflow.pytorch
 
-    info = mlflow.pytorch.log_model(
+    mlflow.pytorch.save_model(
         model,
-        name="model",
+        folder,
         serialization_format="pt2",
         signature=_build_signature(len(classes)),
         input_example=examples.numpy(),
         metadata={"classes": list(classes)},
         pip_requirements=[_pin_package(name) for name in REQUIRED_PACKAGES],
     )
-    return str(info.model_uri)
+
+
+def log_model(run_id: str, folder: Path) -> str:
+    """Log the model that `save_model` wrote to ``folder`` to the run; return its address, ``models:/<model_id>``.
+
+    It may be called again after any failure: the run gets one model.
+    """
+    client = get_client()
+    run = get_run(run_id)
+    model = _find_model(run) or client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
+    )
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if model.status != LoggedModelStatus.READY:
+        _write_origin(folder, model)
+        client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return f"models:/{model.model_id}"
+
+
+def _find_model(run: Run) -> LoggedModel | None:
+    """Return the run's model that is complete, else one of which an upload was interrupted, else None."""
+    found = get_client().search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    for status in (LoggedModelStatus.READY, LoggedModelStatus.PENDING):
+        for model in found:
+            if model.status == status:
+                return model
+    return None
+
+
+def _write_origin(folder: Path, model: LoggedModel) -> None:
+    """Write into the file MLmodel which logged model of which run this is."""
+    from mlflow.models import Model
+
+    metadata = Model.load(folder)
+    metadata.model_id = model.model_id
+    metadata.model_uuid = model.model_id
+    metadata.run_id = model.source_run_id
+    metadata.artifact_path = model.artifact_location
+    metadata.save(folder / "MLmodel")
 
 
 def _build_signature(classes: int) -> "ModelSignature":
@@ -101,10 +147,12 @@ def find_model_uri(run_id: str) -> str:
         The run has logged no model.
     """
     run = get_run(run_id)
-    models = run.outputs.model_outputs if run.outputs else []
-    if not models:
-        raise UserError(f"run {run_id} has no model (its status is {run.info.status}); choose a finished training")
-    return f"models:/{models[-1].model_id}"
+    outputs = run.outputs.model_outputs if run.outputs else []
+    for output in reversed(outputs):
+        model = get_client().get_logged_model(output.model_id)
+        if model.status == LoggedModelStatus.READY:
+            return f"models:/{model.model_id}"
+    raise UserError(f"run {run_id} has no model (its status is {run.info.status}); choose a finished training")
 
 
 def load_model(uri: str) -> StoredModel:
@@ -181,6 +229,8 @@ def _download_model(uri: str, directory: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory))
     except (MlflowException, OSError, ValueError) as error:
+        if is_outage(error):  # the model may well be there, so nobody may be refused for the lack of it
+            raise
         reason = redact(str(error).splitlines()[0])
         raise UserError(f"cannot get {uri} ({reason}); check in mlflow ui that it exists") from None
     if not (folder / "MLmodel").is_file():

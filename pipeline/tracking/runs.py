@@ -1,29 +1,37 @@
 """MLflow runs and experiments: open a run, log to it, find it again."""
 
+import atexit
 import json
+import logging
 import os
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.data.catalog import short_name
 from pipeline.errors import UserError
 from pipeline.redact import redact
 from pipeline.tracking.locks import is_lock_name
-from pipeline.tracking.store import get_client, retry_on_conflict
+from pipeline.tracking.outages import Patience, create_once, describe_failure
+from pipeline.tracking.store import get_client, limit_requests, retry_on_conflict
 
 if TYPE_CHECKING:  # a promotion needs no PyTorch
     from pipeline.data.splits import Dataset
 
+logger = logging.getLogger(__name__)
+
 MAX_TAG_LENGTH = 5000  # characters
 DATASET_DIGEST_LENGTH = 32  # characters; MLflow stores 36 at most, the parameters have the complete digest
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+OPEN_STATUSES = (RUNNING, "SCHEDULED")
+LAST_REQUEST_TIMEOUT = 5  # seconds, of the request that ends a run after an exception
 
 __all__ = ["FAILED", "FINISHED", "KILLED", "RUNNING", "Run"]
 
@@ -81,8 +89,16 @@ def list_experiment_names() -> list[str]:
 
 
 @contextmanager
-def start_run(experiment: str, name: str | None, *, system_metrics: bool = False) -> Iterator[str]:
-    """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM.
+def start_run(
+    experiment: str,
+    name: str | None,
+    *,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    system_metrics: bool = False,
+    patience: Patience | None = None,
+) -> Iterator[str]:
+    """Open a run and yield its id. It ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or a signal.
 
     Under `mlflow run`, which has opened a run already, it is that run, in the experiment that `mlflow run` was given.
 
@@ -92,29 +108,102 @@ def start_run(experiment: str, name: str | None, *, system_metrics: bool = False
         Name of the experiment; it is created if it is missing.
     name
         Name of the run; None: MLflow invents one.
+    run_id
+        Open this run again instead of a new one.
+    tags
+        Set on the run from its first moment.
     system_metrics
         Let MLflow log the use of processor, memory, disk and network every ten seconds.
+    patience
+        How long to wait at the end for a store that is away; None: as long as for any request.
+
+    Raises
+    ------
+    UserError
+        The variable MLFLOW_RUN_ID is left over from a run that has ended.
+    StoreAway
+        The patience was not enough to end the run.
     """
-    experiment_id = None
-    if "MLFLOW_RUN_ID" not in os.environ:
-        experiment_id = get_or_create_experiment(experiment)
-    start = partial(mlflow.start_run, run_name=name, experiment_id=experiment_id, log_system_metrics=system_metrics)
-    with retry_on_conflict(start) as run:
-        try:
-            yield run.info.run_id
-        except KeyboardInterrupt:
-            mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
-            raise
+    leftover = os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would open it whatever its status is
+    if run_id is None and leftover is not None:
+        _check_is_open(leftover)
+        run_id = leftover
+    all_tags = {"invocation.nonce": uuid.uuid4().hex, **(tags or {})}
+    if run_id is None:
+        run = _start_new_run(get_or_create_experiment(experiment), name, all_tags, system_metrics=system_metrics)
+    else:
+        set_tags(run_id, all_tags)  # before it says RUNNING: its old process is gone, so others would end it
+        run = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
+    try:
+        yield run.info.run_id
+        finish = partial(end_run, run.info.run_id, FINISHED)
+        patience.call(finish) if patience else finish()
+    except BaseException as error:
+        status = KILLED if isinstance(error, KeyboardInterrupt) else FAILED
+        _end_after_exception(run.info.run_id, status)
+        raise
+
+
+def _start_new_run(experiment_id: str, name: str | None, tags: dict[str, str], *, system_metrics: bool) -> Run:
+    """Open a new run, once, also if the answer of the store is lost."""
+    start = partial(mlflow.start_run, log_system_metrics=system_metrics)
+
+    def find() -> Run | None:
+        runs = search_runs(experiment_id, f"tags.`invocation.nonce` = '{tags['invocation.nonce']}'", max_results=1)
+        return start(runs[0].info.run_id) if runs else None
+
+    create = partial(start, experiment_id=experiment_id, run_name=name, tags=tags)
+    return create_once(partial(retry_on_conflict, create), find)
+
+
+def _check_is_open(run_id: str) -> None:
+    """Check that the run that MLFLOW_RUN_ID names has not ended: `mlflow run` names one that has just begun."""
+    status = get_run(run_id).info.status
+    if status not in OPEN_STATUSES:
+        raise UserError(f"the variable MLFLOW_RUN_ID names run {run_id}, which is {status}; unset it and run again")
+
+
+def _end_after_exception(run_id: str, status: str) -> None:
+    """End the run if the store answers soon: the process is about to end, and perhaps has only seconds."""
+    try:
+        with limit_requests(retries=0, timeout=LAST_REQUEST_TIMEOUT):
+            end_run(run_id, status)
+    except Exception as error:  # the exception that ended the training is more important
+        logger.warning(
+            "the store did not take the status %s (%s): the run still says RUNNING until compare.py or the next "
+            "training on this machine finds it",
+            status,
+            describe_failure(error),
+        )
+
+
+@atexit.register
+def _end_forgotten_run() -> None:
+    """End a run that is still active FAILED: MLflow itself would say FINISHED."""
+    run = mlflow.active_run()
+    if run:
+        _end_after_exception(run.info.run_id, FAILED)
 
 
 def create_run(experiment_id: str, tags: Mapping[str, str]) -> str:
-    """Create a run that is not the active one of this process; return its id."""
-    return str(get_client().create_run(experiment_id, tags=dict(tags)).info.run_id)
+    """Create a run that is not the active one of this process, once, also if the answer is lost; return its id."""
+    nonce = uuid.uuid4().hex
+
+    def find() -> Run | None:
+        runs = search_runs(experiment_id, f"tags.`invocation.nonce` = '{nonce}'", max_results=1)
+        return runs[0] if runs else None
+
+    create = partial(get_client().create_run, experiment_id, tags={"invocation.nonce": nonce, **tags})
+    return str(create_once(create, find).info.run_id)
 
 
 def end_run(run_id: str, status: str) -> None:
-    """End the run with the status `FINISHED`, `FAILED` or `KILLED`."""
-    get_client().set_terminated(run_id, status)
+    """End the run with the status `FINISHED`, `FAILED` or `KILLED`; it may be called again after a failure."""
+    active = mlflow.active_run()
+    if active and active.info.run_id == run_id:
+        mlflow.end_run(status)  # it is not active afterwards, also if the request fails
+    else:
+        get_client().set_terminated(run_id, status)
 
 
 def delete_run(run_id: str) -> None:
@@ -126,19 +215,58 @@ def delete_run(run_id: str) -> None:
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:
-    """Log parameters, without credentials, in one request. Those that `mlflow run` has logged stay as they are."""
+    """Log parameters, without credentials, in one request. Those that `mlflow run` has logged stay as they are.
+
+    Raises
+    ------
+    UserError
+        The run has one of them with another value.
+    """
     existing = get_client().get_run(run_id).data.params
     new = []
     for name, value in params.items():
+        text = redact(str(value))
         if name not in existing:
-            new.append(Param(name, redact(str(value))))
+            new.append(Param(name, text))
+        elif not _is_same_value(existing[name], text):
+            raise UserError(
+                f"run {run_id} has the parameter {name} = {existing[name]} already, and this training has {text}; "
+                "start a new run"
+            )
     get_client().log_batch(run_id, params=new)
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Log metrics of one step, in one request."""
-    now = round(time.time() * 1000)
-    values = [Metric(name, value, now, step) for name, value in metrics.items()]
+def _is_same_value(first: str, second: str) -> bool:
+    """Return whether two texts are one value: `mlflow run` logs 1e-2 for 0.01."""
+    if first == second:
+        return True
+    try:
+        return float(first) == float(second)
+    except ValueError:
+        return False
+
+
+def log_metrics(
+    run_id: str, metrics: Mapping[str, float], step: int = 0, *, when: float | None = None, model_id: str | None = None
+) -> None:
+    """Log metrics of one step, in one request.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    metrics
+        Name -> value.
+    step
+        Such as the epoch.
+    when
+        When they were measured, in seconds since 1970; None: now. MLflow takes the same metrics with the same time
+        for the same measurement, so a repeated request doubles nothing.
+    model_id
+        The logged model that they are about, or None.
+    """
+    milliseconds = round((time.time() if when is None else when) * 1000)
+    values = [Metric(name, value, milliseconds, step, model_id=model_id) for name, value in metrics.items()]
     get_client().log_batch(run_id, metrics=values)
 
 
@@ -222,6 +350,11 @@ def get_metric_histories(run_id: str, names: Iterable[str]) -> dict[str, list[fl
         points = sorted(get_client().get_metric_history(run_id, name), key=lambda point: point.step)
         histories[name] = [point.value for point in points]
     return histories
+
+
+def list_logged_steps(run_id: str, name: str) -> set[int]:
+    """Return the steps for which the run has the metric."""
+    return {int(point.step) for point in get_client().get_metric_history(run_id, name)}
 
 
 def list_input_urls(run: Run) -> list[str]:

@@ -147,6 +147,27 @@ def test_diverging_training_leaves_its_run_failed(tmp_path: Path, empty_store: P
     assert not open_store(tmp_path).search_model_versions()
 
 
+def test_figure_that_cannot_be_drawn_costs_only_itself(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no font")
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setattr("pipeline.reports.plots.plot_confusion_matrix", fail)
+    result = call_main(pytorch_demo.main, "--dataset", "digits", "--epochs", 1, folder=tmp_path)
+    assert result.code == 0
+    assert "warning: cannot draw confusion_matrix.png" in result.stderr
+    assert "training_curves.png" in artifact_names(tmp_path, result.json["run_id"])
+    assert read_run_statuses(tmp_path) == ["FINISHED"]
+
+
+def test_leftover_run_id_is_refused(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", digits_pipeline.run_id)
+    result = call_main(pytorch_demo.main, "--dataset", "digits", "--epochs", 1, folder=digits_pipeline.folder)
+    assert f"MLFLOW_RUN_ID names run {digits_pipeline.run_id}, which is FINISHED; unset it" in result.error
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 

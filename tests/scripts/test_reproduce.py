@@ -66,7 +66,7 @@ def test_different_result_is_explained(digits_pipeline: PipelineRun) -> None:
     change_store(digits_pipeline.folder, update_param, "1", "seed")
     change_store(digits_pipeline.folder, update_param, "1", "epochs")
     change_store(digits_pipeline.folder, update_tag, "c0ffee", "code.commit")
-    change_store(digits_pipeline.folder, update_tag, "64", "environment.threads")
+    change_store(digits_pipeline.folder, update_tag, "Z80", "environment.cpu")
     result = reproduce(digits_pipeline)
     assert (result.code, result.json["identical"]) == (1, False)
     assert f"warning: this is not the code of run {digits_pipeline.run_id}: commit c0ffee" in result.stderr
@@ -74,7 +74,7 @@ def test_different_result_is_explained(digits_pipeline: PipelineRun) -> None:
     assert result.json["weight"]
     assert "test_loss" in result.json["metrics"]
     assert "training_seconds" not in result.json["metrics"]
-    assert result.json["circumstances"]["environment.threads"][0] == "64"
+    assert result.json["circumstances"]["environment.cpu"][0] == "Z80"
     assert result.json["circumstances"]["code.commit"][0] == "c0ffee"
 
 

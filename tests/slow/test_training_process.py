@@ -10,8 +10,6 @@ import sys
 import termios
 from pathlib import Path
 
-import pytest
-
 from support.git import run_git
 from support.pipelines import PipelineRun
 from support.scripts import ROOT, run_script
@@ -19,22 +17,6 @@ from support.servers import run_mlflow_server
 from support.stores import open_store, read_run_statuses
 
 SCRIPT = str(ROOT / "pytorch_demo.py")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_training_leaves_its_run_killed(tmp_path: Path, number: signal.Signals, empty_store: Path) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    command = [sys.executable, SCRIPT, "--dataset", "digits", "--epochs", "100000"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
-    assert process.stderr
-    while not process.stderr.readline().startswith("epoch 2"):
-        assert process.poll() is None
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stdout) == (128 + number, "")
-    assert stderr.splitlines()[-1] == "stopped"
-    assert read_run_statuses(tmp_path) == ["KILLED"]
 
 
 def read_terminal(terminal: int) -> str:
@@ -61,6 +43,31 @@ def test_terminal_gets_a_progress_bar(tmp_path: Path, empty_store: Path) -> None
     assert "epoch 2/2: 100%" in shown
     assert "loss 0." in shown
     assert "accuracy 0." in shown
+
+
+def test_closed_terminal_leaves_its_run_killed(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, SCRIPT, "--dataset", "digits", "--epochs", "100000"])
+    termios.tcsetwinsize(terminal, (40, 120))
+    shown = b""
+    while b"epoch 3/" not in shown:
+        shown += os.read(terminal, 65536)
+    os.close(terminal)  # the system sends SIGHUP, and nobody reads stderr any more
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert read_run_statuses(tmp_path) == ["KILLED"]
+    assert list(tmp_path.glob("checkpoints/*/last.pt"))
+
+
+def test_stderr_that_nobody_reads_costs_nothing(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    command = f"'{sys.executable}' '{SCRIPT}' --dataset digits --epochs 3 2> >(head -n 1 > /dev/null)"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, json.loads(done.stdout)["dataset"]) == (0, "digits")
+    assert read_run_statuses(tmp_path) == ["FINISHED"]
 
 
 def test_system_metrics_are_logged_if_asked(tmp_path: Path, empty_store: Path) -> None:

@@ -55,17 +55,24 @@ def test_missing_parameter_is_named(missing: str, monkeypatch: pytest.MonkeyPatc
 # --- check -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("recorded", "expected"), [("2", 2), ("none", None), ("0", None), ("1000000", None)])
+def test_impossible_number_of_threads_is_not_believed(recorded: str, expected: int | None) -> None:
+    run = build_run(tags=TAGS | {"environment.threads": recorded})
+    assert Original(run, CONFIG).threads == expected
+
+
 def test_equal_data_are_accepted() -> None:
-    check_data_digests(ORIGINAL, {"train_digest": PARAMS["train_digest"], "test_digest": PARAMS["test_digest"]})
+    digests = {"train_digest": PARAMS["train_digest"], "test_digest": PARAMS["test_digest"]}
+    check_data_digests(RUN_ID, ORIGINAL.digests, digests)
 
 
 def test_other_data_are_named() -> None:
     with pytest.raises(UserError, match=r"the data are not those of run 8f1c \(train_digest f00d"):
-        check_data_digests(ORIGINAL, {"train_digest": "f00d"})
+        check_data_digests(RUN_ID, ORIGINAL.digests, {"train_digest": "f00d"})
 
 
 def test_equal_code_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    warn_about_changed_code(ORIGINAL, CodeState({"commit": "c0ffee", "dirty": "false", "branch": "other"}, b""))
+    warn_about_changed_code(ORIGINAL.run, CodeState({"commit": "c0ffee", "dirty": "false", "branch": "other"}, b""))
     assert not caplog.records
 
 
@@ -75,15 +82,16 @@ def test_equal_code_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     ids=["commit", "patch"],
 )
 def test_changed_code_gives_a_warning(tags: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-    warn_about_changed_code(ORIGINAL, CodeState(tags, b""))
+    warn_about_changed_code(ORIGINAL.run, CodeState(tags, b""))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == "this is not the code of run 8f1c: commit c0ffee"
 
 
 def test_warning_names_the_patch_of_the_original(caplog: pytest.LogCaptureFixture) -> None:
-    original = Original(build_run(tags=TAGS | {"code.dirty": "true"}), CONFIG)
-    warn_about_changed_code(original, CodeState({"commit": "c0ffee", "dirty": "false"}, b""))
+    warn_about_changed_code(
+        build_run(tags=TAGS | {"code.dirty": "true"}), CodeState({"commit": "c0ffee", "dirty": "false"}, b"")
+    )
     assert caplog.messages[0].endswith("commit c0ffee, with changes (its artifact provenance/source.patch)")
 
 

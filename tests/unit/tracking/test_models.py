@@ -11,7 +11,8 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.tracking import runs
-from pipeline.tracking.models import compute_model_sha256, find_model_uri, load_model, log_model
+from pipeline.tracking.models import compute_model_sha256, find_model_uri, load_model, log_model, save_model
+from pipeline.tracking.store import get_client
 from pipeline.training.config import MODELS
 from pipeline.training.models import build_model
 
@@ -23,9 +24,14 @@ def small_network(inputs: int = 28 * 28) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 10)).eval()
 
 
-def log_small_network() -> str:
-    with runs.start_run("demo", None):
-        return log_model(small_network(), EXAMPLES, CLASSES)
+def log_network(network: nn.Module, run_id: str, folder: Path) -> str:
+    save_model(network, EXAMPLES, CLASSES, folder / "model")
+    return log_model(run_id, folder / "model")
+
+
+def log_small_network(folder: Path) -> str:
+    with runs.start_run("demo", None) as run_id:
+        return log_network(small_network(), run_id, folder)
 
 
 def log_with_mlflow(network: nn.Module, **options: object) -> str:
@@ -42,15 +48,15 @@ def test_loaded_model_computes_the_same(name: str, store: Path) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (37, 1, 28, 28))  # another batch size than that of the export
     network = build_model(name, 10, images.to(torch.uint8)).eval()
-    with runs.start_run("demo", None):
-        stored = load_model(log_model(network, EXAMPLES, CLASSES))
+    with runs.start_run("demo", None) as run_id:
+        stored = load_model(log_network(network, run_id, store))
     assert torch.allclose(stored.module(images.float()), network(images.float()), atol=1e-4)
     assert isinstance(stored.module, torch.fx.GraphModule)  # none of our code is needed
 
 
 def test_loaded_model_knows_its_origin(store: Path) -> None:
     with runs.start_run("demo", None) as run_id:
-        uri = log_model(small_network(), EXAMPLES, CLASSES)
+        uri = log_network(small_network(), run_id, store)
     stored = load_model(uri)
     assert (stored.uri, stored.run_id, stored.classes) == (uri, run_id, CLASSES)
     assert find_model_uri(run_id) == uri
@@ -59,13 +65,41 @@ def test_loaded_model_knows_its_origin(store: Path) -> None:
 
 
 def test_model_folder_has_no_pickle_and_pinned_requirements(store: Path) -> None:
-    folder = Path(mlflow.artifacts.download_artifacts(log_small_network()))
+    folder = Path(mlflow.artifacts.download_artifacts(log_small_network(store)))
     suffixes = {file.suffix for file in folder.rglob("*")}
     assert not suffixes & {".pkl", ".pth"}
     requirements = (folder / "requirements.txt").read_text().split()
     assert [requirement.partition("==")[0] for requirement in requirements] == ["mlflow", "torch", "numpy"]
     assert not any("+" in requirement for requirement in requirements)
     assert (folder / "input_example.json").exists()
+
+
+def test_repeated_logging_gives_the_same_model(store: Path) -> None:
+    with runs.start_run("demo", None) as run_id:
+        uri = log_network(small_network(), run_id, store)
+        assert log_model(run_id, store / "model") == uri
+    run = runs.get_run(run_id)
+    assert run.outputs is not None
+    assert [f"models:/{output.model_id}" for output in run.outputs.model_outputs] == [uri]
+
+
+def test_interrupted_upload_is_completed(store: Path) -> None:
+    with runs.start_run("demo", None) as run_id:
+        experiment_id = runs.get_run(run_id).info.experiment_id
+        pending = get_client().create_logged_model(experiment_id, name="model", source_run_id=run_id)
+        uri = log_network(small_network(), run_id, store)
+    assert uri == f"models:/{pending.model_id}" == find_model_uri(run_id)
+    assert load_model(uri).run_id == run_id
+
+
+def test_failed_model_is_left_behind(store: Path) -> None:
+    with runs.start_run("demo", None) as run_id:
+        experiment_id = runs.get_run(run_id).info.experiment_id
+        failed = get_client().create_logged_model(experiment_id, name="model", source_run_id=run_id)
+        get_client().finalize_logged_model(failed.model_id, "FAILED")
+        uri = log_network(small_network(), run_id, store)
+    assert uri != f"models:/{failed.model_id}"
+    assert find_model_uri(run_id) == uri
 
 
 def test_unnamed_classes_are_numbered(store: Path) -> None:
@@ -124,7 +158,7 @@ def test_run_without_a_model_names_its_status(store: Path) -> None:
 
 
 def test_model_without_its_files_is_named(store: Path) -> None:
-    uri = log_small_network()
+    uri = log_small_network(store)
     shutil.rmtree(store / "mlruns")
     with pytest.raises(UserError, match=f"cannot get {uri}"):
         load_model(uri)

@@ -11,9 +11,9 @@ from mlflow.entities import DatasetInput
 from mlflow.store.tracking.dbmodels.models import SqlDataset
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from pipeline.cli import Terminated
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
+from pipeline.signals import Stopped
 from pipeline.tracking import runs
 from pipeline.tracking.store import get_client
 from support.stores import overtaken_by
@@ -95,10 +95,10 @@ def test_complete_run_is_finished(store: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "expected"),
-    [(RuntimeError, "FAILED"), (UserError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Terminated, "KILLED")],
+    [(RuntimeError(), "FAILED"), (UserError(), "FAILED"), (KeyboardInterrupt(), "KILLED"), (Stopped(15), "KILLED")],
 )
-def test_interrupted_run_is_not_finished(store: Path, error: type[BaseException], expected: str) -> None:
-    with pytest.raises(error), runs.start_run("demo", None) as run_id:
+def test_interrupted_run_is_not_finished(store: Path, error: BaseException, expected: str) -> None:
+    with pytest.raises(type(error)), runs.start_run("demo", None) as run_id:
         raise error
     assert read_status(run_id) == expected
 
@@ -109,6 +109,26 @@ def test_run_of_mlflow_run_is_continued(store: Path, monkeypatch: pytest.MonkeyP
     with runs.start_run("ours", None) as active_run_id:
         assert active_run_id == run_id
     assert runs.find_experiment("ours") is None
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_leftover_variable_of_an_ended_run_is_refused(
+    store: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    run_id = create_finished_run()
+    runs.end_run(run_id, status)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with pytest.raises(UserError, match=f"names run {run_id}, which is {status}; unset it"), runs.start_run("a", None):
+        pass
+
+
+def test_reopened_run_keeps_its_name_and_is_finished(store: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), runs.start_run("demo", "a name") as run_id:
+        raise KeyboardInterrupt
+    with runs.start_run("ignored", None, run_id=run_id, tags={"invocation.process": "1"}) as reopened:
+        assert (reopened, read_status(run_id)) == (run_id, "RUNNING")
+    run = mlflow.get_run(run_id)
+    assert (run.info.status, run.info.run_name, run.data.tags["invocation.process"]) == ("FINISHED", "a name", "1")
 
 
 def test_run_without_a_block_can_be_deleted(store: Path) -> None:
@@ -135,9 +155,30 @@ def test_metrics_have_their_steps(store: Path) -> None:
 
 def test_parameters_of_mlflow_run_stay(store: Path) -> None:
     with runs.start_run("demo", None) as run_id:
-        mlflow.log_param("lr", "0.01")
-        runs.log_params(run_id, {"lr": 0.02, "limit": None})
-    assert mlflow.get_run(run_id).data.params == {"lr": "0.01", "limit": "None"}
+        mlflow.log_param("lr", "1e-2")
+        runs.log_params(run_id, {"lr": 0.01, "limit": None})
+    assert mlflow.get_run(run_id).data.params == {"lr": "1e-2", "limit": "None"}
+
+
+@pytest.mark.parametrize("other", ["0.02", "fast"])
+def test_parameter_with_another_value_is_refused(store: Path, other: str) -> None:
+    with runs.start_run("demo", None) as run_id:
+        mlflow.log_param("lr", other)
+        with pytest.raises(UserError, match=f"has the parameter lr = {other} already, and this training has 0.01"):
+            runs.log_params(run_id, {"lr": 0.01})
+
+
+def test_repeated_metrics_stand_there_once(store: Path) -> None:
+    with runs.start_run("demo", None) as run_id:
+        for _ in range(2):
+            runs.log_metrics(run_id, {"loss": 0.5, "accuracy": 0.9}, step=3, when=1e9)
+        runs.log_metrics(run_id, {"loss": 0.5, "accuracy": 0.9, "f1": 0.8}, step=3, when=1e9)
+    assert runs.get_metric_histories(run_id, ["loss", "accuracy", "f1"]) == {
+        "loss": [0.5],
+        "accuracy": [0.9],
+        "f1": [0.8],
+    }
+    assert runs.list_logged_steps(run_id, "loss") == {3}
 
 
 def test_unknown_tags_are_omitted(store: Path) -> None:
