@@ -84,7 +84,8 @@ def build_pipeline_recipe(**settings: Any) -> Recipe:
         state = start_training(model, seeded, len(splits.train), CPU)
         seconds = 0.0
         for _ in range(config.epochs):
-            result = train_one_epoch(state, splits.train, splits.validation, seeded)
+            train_one_epoch(state, splits.train, splits.validation, seeded)
+            result = state.history[-1]
             seconds += len(splits.train) / result.images_per_second  # without the validation
             yield Point(seconds, float(result.epoch), result.epoch * len(splits.train), model)
 

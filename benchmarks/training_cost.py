@@ -13,6 +13,8 @@ from accuracy_runs import measure_peak_memory
 from pipeline import cli
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from pipeline.data.datasets import Splits
 
 
@@ -23,13 +25,15 @@ class TrainingCost:
     Attributes
     ----------
     training_seconds : from the first batch until the last epoch is logged.
-    tracking_seconds : of them, in MLflow.
+    checkpoint_seconds : of them, for writing checkpoints.
+    tracking_seconds : of them, for logging metrics; and the processor time of the thread that sends them.
     final_seconds : from then until the script ends.
     memory : peak resident size in bytes above that after the imports of torch, torchvision and mlflow.
     pixels : of all training images.
     """
 
     training_seconds: float
+    checkpoint_seconds: float
     tracking_seconds: float
     final_seconds: float
     memory: int
@@ -56,7 +60,8 @@ def train_with_clock(data_dir: Path, arguments: Sequence[str], multiple: int) ->
         raise RuntimeError(f"pytorch_demo.py ended with {code}:\n{output.getvalue()}")
     return TrainingCost(
         training_seconds=probe.end - probe.start,
-        tracking_seconds=probe.tracking_seconds,
+        checkpoint_seconds=probe.checkpoint_seconds,
+        tracking_seconds=probe.tracking_seconds + probe.sending_seconds,
         final_seconds=final_seconds,
         memory=measure_peak_memory() - import_memory,
         pixels=probe.pixels,
@@ -69,7 +74,8 @@ class TrainingProbe:
     Attributes
     ----------
     start, end : of the training, by `time.perf_counter`.
-    tracking_seconds : spent with logging the epochs.
+    checkpoint_seconds, tracking_seconds : spent with writing checkpoints, and with logging metrics.
+    sending_seconds : processor time of the thread that sends the metrics.
     pixels : of all training images.
     """
 
@@ -77,18 +83,24 @@ class TrainingProbe:
         self.multiple = multiple
         self.start = 0.0
         self.end = 0.0
+        self.checkpoint_seconds = 0.0
         self.tracking_seconds = 0.0
+        self.sending_seconds = 0.0
         self.pixels = 0
 
     def install(self) -> None:
         """Replace the functions that pytorch_demo.py calls."""
         from pipeline.data import datasets
-        from pipeline.tracking import runs
-        from pipeline.training import loop
+        from pipeline.session import epochs
+        from pipeline.tracking import metric_log
+        from pipeline.tracking.metric_log import MetricLog
+        from pipeline.training.checkpoint import CheckpointWriter
 
         datasets.load_splits = self._repeat_images(datasets.load_splits)
-        loop.train_one_epoch = self._time_epoch(loop.train_one_epoch)
-        runs.log_metrics = self._time_logging(runs.log_metrics)
+        epochs.train = self._time_training(epochs.train)
+        vars(metric_log)["get_client"] = self._time_client(vars(metric_log)["get_client"])
+        self._time_method(MetricLog, "log_metrics", "tracking_seconds")
+        self._time_method(CheckpointWriter, "write", "checkpoint_seconds")
 
     def _repeat_images(self, load_splits: "Callable[..., Splits]") -> "Callable[..., Splits]":
         def load_repeated_splits(*arguments: Any, **options: Any) -> "Splits":
@@ -103,20 +115,38 @@ class TrainingProbe:
 
         return load_repeated_splits
 
-    def _time_epoch(self, train_one_epoch: Callable[..., Any]) -> Callable[..., Any]:
-        def train_timed_epoch(*arguments: Any, **options: Any) -> Any:
-            if not self.start:
-                self.start = time.perf_counter()
-            return train_one_epoch(*arguments, **options)
+    def _time_training(self, train: Callable[..., None]) -> Callable[..., None]:
+        def train_with_clock(*arguments: Any) -> None:
+            self.checkpoint_seconds = 0.0  # without the one before the first epoch
+            self.start = time.perf_counter()
+            train(*arguments)
+            self.end = time.perf_counter()
 
-        return train_timed_epoch
+        return train_with_clock
 
-    def _time_logging(self, log_metrics: Callable[..., None]) -> Callable[..., None]:
-        def log_timed_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
+    def _time_client(self, get_client: "Callable[[], MlflowClient]") -> "Callable[[], MlflowClient]":
+        def get_timed_client() -> "MlflowClient":
+            client = get_client()
+            log_batch = client.log_batch
+
+            def log_timed_batch(*arguments: Any, **options: Any) -> None:
+                start = time.thread_time()
+                log_batch(*arguments, **options)
+                self.sending_seconds += time.thread_time() - start
+
+            client.log_batch = log_timed_batch  # type: ignore[method-assign]
+            return client
+
+        return get_timed_client
+
+    def _time_method(self, owner: type, name: str, total: str) -> None:
+        """Add the seconds of each call of a method to the attribute ``total``."""
+        method = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
-            log_metrics(run_id, metrics, step=step)
-            if step:  # an epoch; what is logged after the training has none
-                self.end = time.perf_counter()
-                self.tracking_seconds += self.end - start
+            result = method(*arguments, **options)
+            setattr(self, total, getattr(self, total) + time.perf_counter() - start)
+            return result
 
-        return log_timed_metrics
+        setattr(owner, name, call)
