@@ -4,14 +4,14 @@ import hashlib
 import json
 import math
 import platform
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.context import describe_context
+from pipeline.context import describe_context, utc_now
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import CONFIDENCE_LEVEL, SUMMARY_METRICS, Evaluation
 from pipeline.evaluation.predictions import PREDICTIONS_FILE, format_predictions, parse_predictions
@@ -214,7 +214,7 @@ def build_record(
         images_per_second=images_per_second,
         device=device,
         versions=versions,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=utc_now(),
         user=str(context["user"]),
         host=str(context["host"]),
         job_url=context["job_url"],

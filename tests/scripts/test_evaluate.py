@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any, NoReturn
@@ -137,6 +138,14 @@ def test_reports_are_logged_to_the_run(digits_pipeline: PipelineRun) -> None:
     assert run.info.status == "FINISHED"
 
 
+def test_evaluations_within_a_second_are_different_points(digits_pipeline: PipelineRun) -> None:
+    for _ in range(2):
+        options = ("--run-id", digits_pipeline.run_id, "--log-mlflow")
+        assert call_main(evaluate.main, *options, folder=digits_pipeline.folder).code == 0
+    history = open_store(digits_pipeline.folder).get_metric_history(digits_pipeline.run_id, "evaluation_accuracy")
+    assert len(history) == 3
+
+
 def test_store_is_unchanged_unless_asked(digits_pipeline: PipelineRun, tmp_path: Path) -> None:
     def read_store() -> dict[Path, bytes]:
         files = [digits_pipeline.folder / "mlflow.db", *(digits_pipeline.folder / "mlruns").rglob("*")]
@@ -201,6 +210,18 @@ def test_refusing_store_leaves_reports_and_command(digits_pipeline: PipelineRun,
     result = call_main(evaluate.main, *shlex.split(command[1]), folder=digits_pipeline.folder)
     assert result.json["output_dir"] == str(output)
     assert {file.name for file in stored.iterdir()} == FILES
+
+
+def test_signal_leaves_reports_and_command(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("pipeline.reports.evaluation_folder.log_metrics", stop)
+    result = log_only(digits_pipeline)
+    assert result.code == 143
+    run_id = digits_pipeline.run_id
+    command = f"python evaluate.py --run-id {run_id} --log-only"
+    assert result.stderr == f"stopped; the reports are complete in evaluation/{run_id}; log them with: {command}\n"
 
 
 def test_foreign_files_are_not_logged(digits_pipeline: PipelineRun) -> None:

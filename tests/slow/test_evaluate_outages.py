@@ -72,7 +72,7 @@ def assert_logged_once(proxy: Proxy, run_id: str, tmp_path: Path) -> None:
     for name in FILES:
         assert (logged / name).read_bytes() == (folder / name).read_bytes()
     record = json.loads((folder / "evaluation.json").read_text())
-    milliseconds = datetime.fromisoformat(record["time"]).timestamp() * 1000
+    milliseconds = round(datetime.fromisoformat(record["time"]).timestamp() * 1000)
     for name in ("loss", "f1"):
         history = client.get_metric_history(run_id, f"evaluation_{name}")
         assert sum(point.timestamp == milliseconds for point in history) == 1
