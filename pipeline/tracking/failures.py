@@ -11,13 +11,13 @@ import sqlalchemy.exc
 import urllib3.exceptions
 from mlflow.exceptions import MlflowException, RestException
 
+from pipeline.files import FULL_DISK
 from pipeline.redact import redact
 
 AWAY_STATUSES = (408, 425, 429)  # HTTP; with all from 500
 # As a server says them: it answers HTTP 500 for INTERNAL_ERROR, which is read from the status.
 BUSY_CODES = ("DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "TEMPORARILY_UNAVAILABLE")
 AWAY_FOLDER = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)  # of a folder in the network
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # MLflow keeps the status of an error page in its text only; the third form is in its list of failed downloads.
 HTTP_STATUS = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error responses|(\d{3}) \w+ Error: ")
 DATABASE_ERROR = re.compile(r"\((?:\w+\.)+(?P<name>\w+Error)\)")  # as SQLAlchemy writes it

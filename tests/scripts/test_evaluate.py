@@ -13,7 +13,6 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 import evaluate
@@ -21,30 +20,17 @@ import pytorch_demo
 from pipeline.data.datasets import load_test_split
 from pipeline.tracking.models import find_model_uri, load_model, log_model, save_model
 from pipeline.tracking.runs import log_params, start_run
+from support.evaluations import REPORT_FILES
 from support.pipelines import PipelineRun
 from support.scripts import ROOT, Result, call_main, run_script
 from support.servers import find_free_port
+from support.stores import open_store
 
 QUESTIONS = ["goal", "generalisation", "balance", "errors", "cost"]
-FILES = {
-    "checklist.json",
-    "checklist.md",
-    "classification_report.json",
-    "confusion_matrix.png",
-    "confusions.png",
-    "evaluation.json",
-    "misclassified_examples.png",
-    "predictions.csv",
-    "reliability.png",
-}
 
 
 def reports_folder(pipeline: PipelineRun) -> Path:
     return pipeline.folder / str(pipeline.evaluated.json["output_dir"])
-
-
-def open_store(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
 
 
 def read_answers(folder: Path, result: Result) -> dict[str, dict[str, Any]]:
@@ -89,7 +75,7 @@ def test_stderr_has_interval_and_verdicts(digits_pipeline: PipelineRun) -> None:
 
 def test_reports_are_complete(digits_pipeline: PipelineRun) -> None:
     files = list(reports_folder(digits_pipeline).iterdir())
-    assert {file.name for file in files} >= FILES
+    assert {file.name for file in files} >= REPORT_FILES
     assert min(file.stat().st_size for file in files) > 500
 
 
@@ -132,7 +118,7 @@ def test_checklist_answers_five_questions(digits_pipeline: PipelineRun) -> None:
 def test_reports_are_logged_to_the_run(digits_pipeline: PipelineRun) -> None:
     client = open_store(digits_pipeline.folder)
     logged = client.list_artifacts(digits_pipeline.run_id, "evaluation")
-    assert {Path(item.path).name for item in logged} >= FILES
+    assert {Path(item.path).name for item in logged} >= REPORT_FILES
     run = client.get_run(digits_pipeline.run_id)
     assert run.data.metrics["evaluation_accuracy"] == digits_pipeline.evaluated.json["test_accuracy"]
     assert run.info.status == "FINISHED"
@@ -180,7 +166,7 @@ def test_finished_reports_are_logged_without_scoring(digits_pipeline: PipelineRu
     assert result.json == digits_pipeline.evaluated.json
     assert result.stderr == digits_pipeline.evaluated.stderr
     assert {file.name: file.read_bytes() for file in stored.iterdir()} == {
-        name: (reports_folder(digits_pipeline) / name).read_bytes() for name in FILES
+        name: (reports_folder(digits_pipeline) / name).read_bytes() for name in REPORT_FILES
     }
 
 
@@ -203,13 +189,13 @@ def test_refusing_store_leaves_reports_and_command(digits_pipeline: PipelineRun,
     error = call_main(evaluate.main, *options, folder=digits_pipeline.folder).error
     assert "the store did not take everything: " in error
     assert f"the reports are complete in {output}; " in error
-    assert {file.name for file in output.iterdir()} == FILES
+    assert {file.name for file in output.iterdir()} == REPORT_FILES
     stored.unlink()
     command = re.search(r"run: python evaluate\.py (.*)", error)
     assert command
     result = call_main(evaluate.main, *shlex.split(command[1]), folder=digits_pipeline.folder)
     assert result.json["output_dir"] == str(output)
-    assert {file.name for file in stored.iterdir()} == FILES
+    assert {file.name for file in stored.iterdir()} == REPORT_FILES
 
 
 def test_signal_leaves_reports_and_command(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +213,7 @@ def test_signal_leaves_reports_and_command(digits_pipeline: PipelineRun, monkeyp
 def test_foreign_files_are_not_logged(digits_pipeline: PipelineRun) -> None:
     (reports_folder(digits_pipeline) / "private.txt").write_text("")
     assert log_only(digits_pipeline).code == 0
-    assert {file.name for file in stored_evaluation(digits_pipeline).iterdir()} == FILES
+    assert {file.name for file in stored_evaluation(digits_pipeline).iterdir()} == REPORT_FILES
 
 
 def test_reports_of_another_model_are_refused(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +272,7 @@ def test_failing_figure_costs_only_itself(digits_pipeline: PipelineRun, monkeypa
     first_line, *_ = result.stderr.splitlines()
     assert first_line == "warning: cannot draw reliability.png (no font at all); everything else is written"
     for folder in (reports_folder(digits_pipeline), stored_evaluation(digits_pipeline)):
-        assert {file.name for file in folder.iterdir()} == FILES - {"reliability.png"}
+        assert {file.name for file in folder.iterdir()} == REPORT_FILES - {"reliability.png"}
 
 
 # --- independence of training ---------------------------------------------------------------------------------------

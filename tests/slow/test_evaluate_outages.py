@@ -14,21 +14,11 @@ from mlflow import MlflowClient
 
 import evaluate
 import pytorch_demo
+from support.evaluations import REPORT_FILES
 from support.proxy import Proxy, run_proxy
 from support.scripts import Result, call_main
 from support.servers import run_mlflow_server
 
-FILES = {
-    "checklist.json",
-    "checklist.md",
-    "classification_report.json",
-    "confusion_matrix.png",
-    "confusions.png",
-    "evaluation.json",
-    "misclassified_examples.png",
-    "predictions.csv",
-    "reliability.png",
-}
 RECORD = r"PUT .*evaluation\.json"
 FIGURE = r"PUT .*confusions\.png"
 METRICS = "POST .*runs/log-batch"
@@ -69,7 +59,7 @@ def assert_logged_once(proxy: Proxy, run_id: str, tmp_path: Path) -> None:
     folder = Path("evaluation", run_id)
     client = MlflowClient(proxy.uri)
     logged = Path(client.download_artifacts(run_id, "evaluation", str(tmp_path)))
-    for name in FILES:
+    for name in REPORT_FILES:
         assert (logged / name).read_bytes() == (folder / name).read_bytes()
     record = json.loads((folder / "evaluation.json").read_text())
     milliseconds = round(datetime.fromisoformat(record["time"]).timestamp() * 1000)
@@ -171,4 +161,4 @@ def test_record_and_metrics_are_logged_before_figures(proxy: Proxy, run_id: str)
     logged = [Path(request).name for request in proxy.requests[first:] if re.search(f"PUT|{METRICS}", request)]
     metrics = logged.index("log-batch")
     assert set(logged[:metrics]) == {"evaluation.json", "predictions.csv", "checklist.json", "checklist.md"}
-    assert set(logged[metrics + 1 :]) == FILES - set(logged[:metrics])
+    assert set(logged[metrics + 1 :]) == REPORT_FILES - set(logged[:metrics])

@@ -11,6 +11,17 @@ from pipeline.evaluation.record import EvaluationRecord, build_record
 CLASSES = ("cat", "dog", "bird")
 LABELS = [0, 1, 2] * 100
 MODEL_SHA256 = "a" * 64
+REPORT_FILES = {  # that evaluate.py writes
+    "checklist.json",
+    "checklist.md",
+    "classification_report.json",
+    "confusion_matrix.png",
+    "confusions.png",
+    "evaluation.json",
+    "misclassified_examples.png",
+    "predictions.csv",
+    "reliability.png",
+}
 
 
 def evaluate_predictions(
