@@ -54,6 +54,7 @@ lock: .venv/installed  ## write the lock files from the requirement files (UPGRA
 	$(COMPILE) $(UPGRADE) requirements-dev.txt --output-file requirements-dev.lock
 	$(COMPILE) --constraint requirements-dev.lock requirements.txt --output-file requirements.lock
 	$(COMPILE) --constraint requirements-dev.lock requirements-server.txt --output-file requirements-server.lock
+	$(COMPILE) --constraint requirements-dev.lock requirements-signing.txt --output-file requirements-signing.lock
 
 ui: .venv/installed  ## show runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)

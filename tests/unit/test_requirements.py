@@ -8,7 +8,7 @@ import pytest
 
 from support.scripts import ROOT
 
-FILES = ("requirements", "requirements-server", "requirements-dev")
+FILES = ("requirements", "requirements-server", "requirements-signing", "requirements-dev")
 
 
 def read_requirements(path: Path) -> dict[str, str]:
@@ -38,7 +38,7 @@ def test_lock_has_the_required_versions(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_every_locked_package_has_hashes(name: str) -> None:
     entries = re.split(r"^(?=[a-z0-9])", (ROOT / f"{name}.lock").read_text(), flags=re.MULTILINE)[1:]
-    assert len(entries) > 50
+    assert len(entries) > 30
     for entry in entries:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
 
@@ -50,7 +50,7 @@ def test_lock_names_no_index_and_no_extras(name: str) -> None:
     assert "[" not in text  # pip refuses constraints with extras
 
 
-@pytest.mark.parametrize("name", FILES[:2])
+@pytest.mark.parametrize("name", FILES[:-1])
 def test_locks_agree_on_every_version(name: str) -> None:
     everything = read_lock(ROOT / "requirements-dev.lock")
     for package, version in read_lock(ROOT / f"{name}.lock").items():
@@ -65,7 +65,7 @@ def test_every_requirement_says_why(name: str) -> None:
 
 
 def test_images_and_users_get_no_test_tools() -> None:
-    for name in FILES[:2]:
+    for name in FILES[:-1]:
         installed = read_lock(ROOT / f"{name}.lock")
         assert not installed.keys() & {"pytest", "playwright", "moto", "mypy", "hypothesis", "ruff"}
 
