@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from pipeline.tracking.models import StoredModel
+    from pipeline.tracking.loading import StoredModel
 
 DELETE_FILES = (5, 10)  # every 5 seconds, those older than 10: Gradio writes drawings and pictures to files
 REFRESH_SECONDS = 5.0  # after which the registry is asked again for the model in Production
@@ -64,6 +64,7 @@ class ProductionModel:
     name : of the registered model; empty before a model was loaded, if no name was chosen.
     version : its number; 0 before a model was loaded.
     stored : the loaded model.
+    signer : who signed it; empty if nobody did, or if no signature was checked.
     """
 
     stored: "StoredModel"
@@ -71,6 +72,7 @@ class ProductionModel:
     def __init__(self, name: str | None) -> None:
         self.name = name or ""
         self.version = 0
+        self.signer = ""
         self._lock = threading.Lock()
         self._refreshed_at = -REFRESH_SECONDS
         self._problem = ""
@@ -82,7 +84,8 @@ class ProductionModel:
         Raises
         ------
         UserError
-            There is no model, and none was loaded before. Later the loaded model stays if the server is away.
+            There is no model, or it is refused, and none was loaded before. Later the loaded model stays if the server
+            is away, or if the model that was promoted meanwhile is refused.
         """
         with self._lock:
             if time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
@@ -97,20 +100,24 @@ class ProductionModel:
             self._refreshed_at = time.monotonic()
 
     def _load(self) -> None:
-        from pipeline.tracking import models, registry, store
+        from pipeline.promotion.signature import load_verified_model
+        from pipeline.tracking import registry, store
 
         with store.connect():
             reference = registry.resolve_model(None, None, self.name or None)
             if (reference.name, reference.version) == (self.name, self.version):
                 return
-            self.stored = models.load_model(reference.uri)
+            verified = load_verified_model(reference)
+            self.stored = verified.stored
+            self.signer = verified.signer
             self.name = reference.name or ""
             self.version = reference.version or 0
 
     def describe(self) -> str:
         """Return a line of Markdown that names the model, after a refresh."""
         self.refresh()
-        return f"**{self.name}**, version {self.version}, in Production{self._problem}"
+        signature = f", signed by {self.signer}" if self.signer else ""
+        return f"**{self.name}**, version {self.version}, in Production{signature}{self._problem}"
 
 
 class Answer(NamedTuple):

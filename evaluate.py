@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.record import EvaluationRecord
     from pipeline.reports.checklist import Answer
     from pipeline.reports.evaluation_folder import EvaluationReports
-    from pipeline.tracking.models import StoredModel
+    from pipeline.tracking.loading import StoredModel
     from pipeline.tracking.outages import Patience
     from pipeline.tracking.runs import Run
 
@@ -100,6 +100,7 @@ def evaluate(options: argparse.Namespace, patience: "Patience") -> "EvaluationRe
     from pipeline.data.datasets import load_test_split
     from pipeline.evaluation.inference import choose_device
     from pipeline.files import atomic_directory
+    from pipeline.provenance.train_digests import count_overlap
     from pipeline.reports.checklist_evidence import answer_checklist
     from pipeline.reports.evaluation_folder import EvaluationReports, remove_reports
 
@@ -107,9 +108,12 @@ def evaluate(options: argparse.Namespace, patience: "Patience") -> "EvaluationRe
     stored, run = patience.call(partial(load_stored_model, options))
     run_id = run.info.run_id
     test = load_test_split(options.dataset or find_dataset_name(run), options.data_dir)
+    check_classes(stored, test)
+    overlap = patience.call(partial(count_overlap, run_id, test))
+    log_overlap(run_id, test, overlap)
     output_dir = options.output_dir or default_folder(run_id)
     with atomic_directory(output_dir) as folder:
-        record = score_model(stored, test, device, options.batch_size)
+        record = score_model(stored, test, device, options.batch_size, overlap)
         record.write(folder)
         answers = patience.call(partial(answer_checklist, record, stored, run))
         write_checklist(folder, answers, title=f"{test.name}: run {run_id}")
@@ -121,11 +125,12 @@ def evaluate(options: argparse.Namespace, patience: "Patience") -> "EvaluationRe
 
 def load_stored_model(options: argparse.Namespace) -> "tuple[StoredModel, Run]":
     """Return the model, and the run that made it."""
-    from pipeline.tracking.models import find_model_uri, load_model
+    from pipeline.tracking.loading import load_model
+    from pipeline.tracking.registry import resolve_model
     from pipeline.tracking.runs import get_run
 
-    stored = load_model(options.model_uri or find_model_uri(options.run_id))
-    return stored, get_run(options.run_id or stored.run_id)
+    stored = load_model(resolve_model(options.model_uri, options.run_id, None))
+    return stored, get_run(stored.run_id)
 
 
 def find_dataset_name(run: "Run") -> str:
@@ -136,9 +141,37 @@ def find_dataset_name(run: "Run") -> str:
     return name
 
 
-def score_model(stored: "StoredModel", test: "Dataset", device: "torch.device", batch_size: int) -> "EvaluationRecord":
+def check_classes(stored: "StoredModel", test: "Dataset") -> None:
+    """Refuse a model whose classes are not those of the data set, in the same order: its answers would be misread."""
+    from pipeline.data.class_names import find_class_difference
+
+    difference = find_class_difference(stored.classes, test.classes)
+    if difference:
+        raise UserError(
+            f"the classes of {stored.uri} are not those of {test.name}: its {difference}; "
+            "evaluate it on the data set that it was trained on"
+        )
+
+
+def log_overlap(run_id: str, test: "Dataset", overlap: int | None) -> None:
+    """Warn if the model was trained on test images, or if nobody knows."""
+    if overlap is None:
+        cli.log(
+            f"warning: run {run_id} does not record which images it trained on, so test images may be among them; "
+            "train it again to know"
+        )
+    elif overlap:
+        cli.log(
+            f"warning: {overlap:,} of {len(test):,} test images are also training images of run {run_id}; "
+            "its figures look better than they are"
+        )
+
+
+def score_model(
+    stored: "StoredModel", test: "Dataset", device: "torch.device", batch_size: int, overlap: int | None
+) -> "EvaluationRecord":
     """Return the record of the model on the test images."""
-    from pipeline.evaluation.inference import compute_logits, count_parameters
+    from pipeline.evaluation.inference import compute_logits
     from pipeline.evaluation.metrics import Evaluation
     from pipeline.evaluation.record import build_record
 
@@ -152,9 +185,10 @@ def score_model(stored: "StoredModel", test: "Dataset", device: "torch.device", 
         model_id=stored.model_id,
         model_uri=stored.uri,
         model_sha256=stored.sha256,
-        parameters=count_parameters(module),
+        parameters=stored.parameters,
         images_per_second=len(test) / seconds,
         device=device.type,
+        overlap=overlap,
     )
 
 

@@ -19,7 +19,7 @@ from pipeline import cli
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.tracking.models import StoredModel
+    from pipeline.tracking.loading import StoredModel
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
@@ -69,12 +69,16 @@ def main(argv: Sequence[str]) -> int:
 
     prepared = parallel_map(prepare_file, options.images)  # starts now, while the libraries below are imported
     from pipeline.evaluation.inference import choose_device
-    from pipeline.tracking import models, registry, store
+    from pipeline.promotion.signature import load_verified_model
+    from pipeline.tracking import registry, store
 
     device = choose_device(options.device)
     with store.connect():
         reference = registry.resolve_model(options.model_uri, options.run_id, options.model_name)
-        stored = models.load_model(reference.uri)
+        verified = load_verified_model(reference)
+    stored = verified.stored
+    if verified.signer:
+        cli.log(f"signed by {verified.signer}")
     questions = list(prepared)
     ask_model(stored, questions, device.type)
     answers = [describe_answer(question, stored.classes, options.min_confidence) for question in questions]
@@ -91,6 +95,8 @@ def main(argv: Sequence[str]) -> int:
             "model_name": reference.name,
             "model_version": reference.version,
             "model_uri": reference.uri,
+            "model_sha256": stored.sha256,
+            "signer": verified.signer,
             "run_id": stored.run_id,
             "failed": failed,
             "images": images,

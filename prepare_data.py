@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cli
-from pipeline.data.catalog import CLEANING_REPORT_FILE
+from pipeline.data.catalog import CLEANING_REPORT_FILE, DATASET_NAMES
 from pipeline.errors import UserError
 from pipeline.files import atomic_file
 
@@ -66,9 +66,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_output(raw: Path, output: Path) -> None:
-    """Raise UserError if the output exists, or is inside the source, which stays as it is."""
+    """Raise UserError if the output exists, has the name of another data set, or is inside the source."""
     if output.resolve().exists():
         raise UserError(f"{output} exists; remove it or choose another --output")
+    if output.resolve().name in DATASET_NAMES:
+        raise UserError(
+            f"{output} has the name of a data set that promote.py has a policy for; choose another --output"
+        )
     if output.resolve().is_relative_to(raw.resolve()):
         raise UserError(f"{output} is inside {raw}, which stays as it is; choose another --output")
 

@@ -1,17 +1,21 @@
 """The quality gate: move a version from Staging to Production, or refuse and say why.
 
     python promote.py --run-id 8f1c...                       the version that this run registered
+    python promote.py --run-id 8f1c... --signing-key signing.key
     python promote.py --model-name mnist-classifier --version 3 --dry-run
+    python promote.py --run-id 8f1c... --new-test-set --reason "photos of this year"
     python promote.py --history                              what was in Production when, and why
     python promote.py --history --at 2026-11-17T12:00        at that time (UTC)
     python promote.py --rollback --reason "it calls every 7 a 1"
     python promote.py --unlock --reason "the machine that held the lock is gone"
 
-It believes only what `evaluate.py --log-mlflow` recorded for exactly this model, and records every decision as a run
-of the experiment `<model>-promotions`. Exit code 0: in Production; 1: refused; 2: something that you can fix first.
+It believes only what `evaluate.py --log-mlflow` recorded for exactly this model, and records every decision on the
+version, with a report in the experiment `<model>-promotions`. Exit code 0: in Production; 1: refused; 2: something that
+you can fix first.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,12 +27,14 @@ from pipeline.context import format_utc
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.promotion.evidence import CandidateDecision
+    from pipeline.promotion.candidate_decision import CandidateDecision
+    from pipeline.promotion.decisions import Decision
     from pipeline.promotion.history import Period
+    from pipeline.promotion.signature import Signer
     from pipeline.tracking.registry import ModelVersion
 
 # Which of the other options go with what is asked for.
-PROMOTE_OPTIONS = {"min_accuracy", "dry_run", "reason", "wait"}
+PROMOTE_OPTIONS = {"min_accuracy", "dry_run", "new_test_set", "reason", "wait", "signing_key", "sign_keyless"}
 HISTORY_OPTIONS = {"at", "json"}
 ROLLBACK_OPTIONS = {"to", "reason", "wait"}
 UNLOCK_OPTIONS = {"reason"}
@@ -56,6 +62,19 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     gate.add_argument("--min-accuracy", type=share, help="floor of the test accuracy (default: from gates.toml)")
     gate.add_argument("--data-dir", type=Path, default=Path("data"), help="test images, if needed (default: data)")
     gate.add_argument("--dry-run", action="store_true", help="decide, but move nothing and write nothing")
+    gate.add_argument(
+        "--new-test-set", action="store_true", help="allow another test set than before; score both models on it"
+    )
+    signing = gate.add_mutually_exclusive_group()
+    signing.add_argument(
+        "--signing-key",
+        type=Path,
+        metavar="FILE",
+        help="sign the model with this private EC key (PEM); its password is read from SIGNING_KEY_PASSWORD",
+    )
+    signing.add_argument(
+        "--sign-keyless", action="store_true", help="sign it as this GitHub Actions job, without a key"
+    )
     history = parser.add_argument_group("with --history")
     history.add_argument("--at", type=parse_time, metavar="TIME", help="at this time only, as 2026-11-17T12:00 (UTC)")
     history.add_argument("--json", action="store_true", help="print JSON, not a table")
@@ -87,6 +106,8 @@ def check_combination(parser: argparse.ArgumentParser, options: argparse.Namespa
         is_given = value is not None and value is not False
         if is_given and name not in allowed:
             parser.error(f"--{name.replace('_', '-')} does not go with what is asked for")
+    if options.new_test_set and not options.reason:
+        parser.error("--new-test-set needs --reason, which the record keeps")
 
 
 def parse_time(text: str) -> datetime:
@@ -126,28 +147,52 @@ def promote(options: argparse.Namespace) -> int:
         complete_unfinished_decisions,
         record_candidate_decision,
     )
-    from pipeline.promotion.evidence import evaluate_candidate
     from pipeline.promotion.lock import promotion_lock
+    from pipeline.promotion.signature import UNSIGNED, sign_candidate
     from pipeline.tracking import registry
 
     version = find_version(options)
+    signature = UNSIGNED
     policy_text = read_text(policy.POLICY_FILE)
-    decision = evaluate_candidate(version, policy_text, options.min_accuracy, options.data_dir)
-    decision_run_id = None
+    decision = judge(options, version, policy_text)
+    recorded = None
     if not options.dry_run:
         with promotion_lock(version.name, options.wait) as lock:
             complete_unfinished_decisions(version.name)
             if decision.previous_version != registry.alias_version(version.name):  # another promotion came in between
-                decision = evaluate_candidate(version, policy_text, options.min_accuracy, options.data_dir)
+                decision = judge(options, version, policy_text)
             reason = options.reason or decision.verdict.reason
-            decision_run_id = record_candidate_decision(lock, decision, reason)
-            apply_decision(version.name, decision_run_id)
+            signature = sign_candidate(decision, choose_signer(options))
+            recorded = record_candidate_decision(
+                lock, decision, reason, signature=signature.bundle, signer=signature.signer
+            )
+            apply_decision(version.name, recorded)
     log_checks(decision, dry_run=options.dry_run)
+    if signature.signer:
+        cli.log(f"{decision.model_name} version {decision.candidate.version}: signed by {signature.signer}")
     result = decision.as_dict()
+    result["signer"] = signature.signer
     result["reason"] = options.reason or decision.verdict.reason
-    result["decision_run_id"] = decision_run_id
+    result["decision_run_id"] = recorded.decision_run_id if recorded else None
     cli.print_json(result)
     return cli.OK if decision.verdict.passed else cli.REFUSED
+
+
+def judge(options: argparse.Namespace, version: "ModelVersion", policy_text: str) -> "CandidateDecision":
+    """Return what the gate decides about the version; refuse to go on without a reason if it needs one."""
+    from pipeline.promotion.decision_tags import PROMOTED
+    from pipeline.promotion.evidence import evaluate_candidate
+
+    decision = evaluate_candidate(
+        version,
+        policy_text,
+        min_accuracy=options.min_accuracy,
+        data_dir=options.data_dir,
+        new_test_set=options.new_test_set,
+    )
+    if decision.kind == PROMOTED and decision.requires_reason and not options.reason:
+        raise UserError(f"{decision.requires_reason}; say with --reason why it may be replaced all the same")
+    return decision
 
 
 def find_version(options: argparse.Namespace) -> "ModelVersion":
@@ -160,9 +205,20 @@ def find_version(options: argparse.Namespace) -> "ModelVersion":
     return registry.get_version_of_run(options.run_id, options.model_name)
 
 
+def choose_signer(options: argparse.Namespace) -> "Signer | None":
+    """Return what the options say that the model is signed with, or None."""
+    from pipeline.promotion.signature import PASSWORD_VARIABLE, Signer
+
+    if options.signing_key:
+        return Signer(options.signing_key, os.environ.get(PASSWORD_VARIABLE))
+    return Signer(None) if options.sign_keyless else None
+
+
 def log_checks(decision: "CandidateDecision", *, dry_run: bool) -> None:
-    """Log each check, a line each."""
+    """Log each check, a line each, after the warning that the champion is not compared."""
     verb = "would be " if dry_run else ""
+    if decision.requires_reason:
+        cli.log(f"warning: {decision.requires_reason}")
     subject = f"{decision.model_name} version {decision.candidate.version}: {verb}{decision.kind}"
     for check in decision.verdict.checks:
         cli.log(f"{subject}; {check}")
@@ -178,37 +234,56 @@ def roll_back(options: argparse.Namespace) -> int:
     )
     from pipeline.promotion.history import rollback_target
     from pipeline.promotion.lock import promotion_lock
-    from pipeline.tracking import models, registry
+    from pipeline.promotion.signature import load_verified_model
+    from pipeline.tracking import registry
 
     name = registry.resolve_model_name(options.model_name)
     with promotion_lock(name, options.wait) as lock:
         complete_unfinished_decisions(name)
         target = rollback_target(list_decisions(name), options.to)
-        stored = models.load_model(f"models:/{name}/{target.version}")
+        reference = registry.ModelReference(f"models:/{name}/{target.version}", name, target.version)
+        stored = load_verified_model(reference).stored
         if stored.sha256 != target.model_sha256:
             raise UserError(
                 f"the file of version {target.version} is not the one that was promoted; choose another with --to"
             )
-        decision_run_id, record = record_rollback(lock, target, options.reason)
-        apply_decision(name, decision_run_id)
-    cli.log(f"{name} version {target.version} is back in Production; before: version {record['previous_version']}")
-    record["decision_run_id"] = decision_run_id
-    cli.print_json(record)
+        decision = apply_decision(name, record_rollback(lock, target, options.reason))
+    cli.log(f"{name} version {target.version} is back in Production; before: version {decision.previous_version}")
+    result = describe_decision(name, decision)
+    result["promoted_by"] = target.decision_run_id
+    cli.print_json(result)
     return cli.OK
 
 
 def unlock(options: argparse.Namespace) -> int:
     """Remove the lock of a process that is gone, record it, print."""
-    from pipeline.promotion.decisions import apply_decision, force_unlock
+    from pipeline.promotion.decisions import force_unlock
     from pipeline.tracking import registry
 
     name = registry.resolve_model_name(options.model_name)
-    decision_run_id, record = force_unlock(name, options.reason)
-    apply_decision(name, decision_run_id)
-    cli.log(f"the lock of {name} is removed; it was that of {record['lock_owner']}")
-    record["decision_run_id"] = decision_run_id
-    cli.print_json(record)
+    decision, holder = force_unlock(name, options.reason)
+    cli.log(f"the lock of {name} is removed; it was that of {holder}")
+    result = describe_decision(name, decision)
+    result["lock_owner"] = str(holder)
+    cli.print_json(result)
     return cli.OK
+
+
+def describe_decision(name: str, decision: "Decision") -> dict[str, Any]:
+    """Return a decision for JSON."""
+    return {
+        "model_name": name,
+        "version": decision.version,
+        "decision": decision.kind,
+        "previous_version": decision.previous_version,
+        "reason": decision.reason,
+        "user": decision.user,
+        "host": decision.host,
+        "job_url": decision.job_url,
+        "time": decision.time.isoformat(timespec="milliseconds"),
+        "model_sha256": decision.model_sha256 or None,
+        "decision_run_id": decision.decision_run_id,
+    }
 
 
 def print_history(options: argparse.Namespace) -> int:
@@ -228,6 +303,8 @@ def print_history(options: argparse.Namespace) -> int:
     present = registry.alias_version(name)
     if present != last_version:
         cli.log(f"the alias champion points to version {present}, which promote.py did not decide")
+    if present is not None:
+        check_signature(name, present)
     if options.json:
         cli.print_json({"model_name": name, "history": rows})
     elif rows:
@@ -236,6 +313,19 @@ def print_history(options: argparse.Namespace) -> int:
         when = f"at {format_utc(options.at)}" if options.at else "yet"
         print(f"{name}: nothing was in Production {when}")
     return cli.OK
+
+
+def check_signature(name: str, version: int) -> None:
+    """Say so if ``gates.toml`` requires a signature and that of the version in Production is not valid."""
+    from pipeline.promotion.signature import verify_version
+    from pipeline.promotion.signature_policy import read_signature_policy
+
+    if not read_signature_policy().require_signature:
+        return
+    try:
+        verify_version(name, version)
+    except UserError as error:
+        cli.log(f"warning: what is in Production now would not be loaded: {error}")
 
 
 def describe_period(period: "Period") -> dict[str, Any]:
@@ -249,6 +339,7 @@ def describe_period(period: "Period") -> dict[str, Any]:
         "decided_by": decision.user,
         "reason": decision.reason,
         "accuracy": decision.accuracy,
+        "signer": decision.signer,
         "decision_run_id": decision.decision_run_id,
     }
 
@@ -258,7 +349,7 @@ def format_table(name: str, rows: list[dict[str, Any]]) -> str:
     import pandas as pd
 
     table = pd.DataFrame(rows).drop(columns="decision_run_id")
-    table = table.fillna({"until": "now", "accuracy": "-"})
+    table = table.fillna({"until": "now", "accuracy": "-"}).replace({"signer": {"": "nobody"}})
     return f"{name} in Production, times in UTC\n{table.to_string(index=False, max_colwidth=80)}"
 
 

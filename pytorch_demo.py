@@ -321,14 +321,16 @@ def build_state(config: TrainingConfig, splits: "Splits", params: dict[str, Any]
     import torch
 
     from pipeline.evaluation.inference import count_multiply_adds, count_parameters
-    from pipeline.tracking.models import find_model_uri, load_model
+    from pipeline.tracking.loading import load_model
+    from pipeline.tracking.models import find_model_uri
+    from pipeline.tracking.registry import ModelReference
     from pipeline.training.loop import describe_optimizer, start_training
     from pipeline.training.models import build_model, load_weights
 
     torch.manual_seed(config.seed)
     model = build_model(config.model, len(splits.train.classes), splits.train.images)
     if config.from_run:
-        stored = load_model(find_model_uri(config.from_run))
+        stored = load_model(ModelReference(find_model_uri(config.from_run), None, None))
         load_weights(model, stored.module.state_dict(), origin=f"run {config.from_run}")
     params["model_parameters"] = count_parameters(model)
     params["model_multiply_adds"] = count_multiply_adds(model.eval())

@@ -25,6 +25,9 @@ def main(argv: Sequence[str]) -> None:
     if promoted:
         print_section("Verdict", format_checks(promoted["checks"]))
         print(f"\n{promoted['reason']}")
+        for notice in promoted["notices"]:
+            print(f"\n**Notice:** {notice}")
+        print(f"\nSigned by {promoted['signer']}" if promoted["signer"] else "\nNot signed")
     if trained and not evaluated:
         print_section("Metrics", format_table(("metric", "value"), training_metrics(trained)))
     if trained and evaluated:

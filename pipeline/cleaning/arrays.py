@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.catalog import CLASSES_FILE
+from pipeline.data.class_names import check_class_names
 from pipeline.data.idx import read_idx
 from pipeline.data.images import guess_white_level
 from pipeline.errors import UserError
@@ -82,7 +83,7 @@ def read_idx_files(files: Sequence[Path], source: Path) -> Arrays:
     Raises
     ------
     UserError
-        The files are in more than one folder.
+        The files are in more than one folder, or classes.json has a name twice, or an empty one.
     ValueError, OSError, EOFError, zlib.error
         A file is damaged, or classes.json does not fit to the labels.
     """
@@ -116,6 +117,7 @@ def _apply_class_names(arrays: Arrays, classes_file: Path) -> Arrays:
     error = ValueError(f"{classes_file} is not a list with a name for each label")
     if not isinstance(names, list):
         raise error
+    check_class_names([str(name) for name in names], classes_file)
     classes = np.array(names, str)
     result = {}
     for name, array in arrays.items():

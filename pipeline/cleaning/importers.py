@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.cleaning.arrays import SPLIT_OF_WORD, Arrays, LabelledArray, pair_arrays, read_idx_files, read_numpy_files
+from pipeline.data.class_names import check_class_names
 from pipeline.data.images import SUFFIXES, read_image, scale_to_bytes
 from pipeline.errors import UserError
 
@@ -74,7 +75,8 @@ def find_images(source: Path) -> FoundImages:
     Raises
     ------
     UserError
-        The source does not exist, has no images, is damaged, or its arrays do not fit together.
+        The source does not exist, has no images, is damaged, or its arrays do not fit together; or a class has no
+        name, or the names of two differ by blanks at the ends only.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; name the folder with your images")
@@ -84,6 +86,7 @@ def find_images(source: Path) -> FoundImages:
         raise UserError(f"cannot read {source} ({error}); it has to contain {LAYOUTS}") from None
     if not result.images:
         raise UserError(f"there are no images in {source}; it has to contain {LAYOUTS}")
+    check_class_names(sort_classes(image.label for image in result.images), source)
     return result
 
 

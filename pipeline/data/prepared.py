@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.catalog import CLASSES_FILE, CLEANING_REPORT_FILE, DATASET_NAMES, IMAGE_SHAPE, is_prepared
+from pipeline.data.class_names import check_class_names
 from pipeline.data.idx import name_idx_files, read_idx, write_idx
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
@@ -46,8 +47,8 @@ def read_prepared_dataset(name: str, split: str) -> Dataset:
     Raises
     ------
     UserError
-        The directory is not a prepared data set, a file is damaged or unreadable, or the images are not those that
-        the cleaning report describes.
+        The directory is not a prepared data set, a file is damaged or unreadable, a class has no name or that of
+        another one, or the images are not those that the cleaning report describes.
     """
     folder = Path(name)
     if not is_prepared(name):
@@ -80,8 +81,9 @@ def _explain_errors(file: Path) -> Iterator[None]:
 
 def _read_classes(file: Path) -> tuple[str, ...]:
     with _explain_errors(file):
-        names = json.loads(file.read_text(encoding="utf-8"))
-        return tuple(str(name) for name in names)
+        classes = tuple(str(name) for name in json.loads(file.read_text(encoding="utf-8")))
+    check_class_names(classes, file)
+    return classes
 
 
 def _read_tensor(file: Path) -> Tensor:

@@ -9,14 +9,15 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation
 
 PREDICTIONS_FILE = "predictions.csv"
+SUM_TOLERANCE = 1e-6  # of an image's probabilities; older files have nine digits of each
 
 
 def format_predictions(evaluation: Evaluation) -> bytes:
-    """Return the content of the file; it has nine digits of each probability."""
+    """Return the content of the file, which has every digit: of two probabilities that nearly agree, one is larger."""
     table = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
     table.insert(0, "label", evaluation.labels, allow_duplicates=True)  # a class may be called "label" too
     table.insert(1, "prediction", evaluation.predictions, allow_duplicates=True)
-    text: str = table.to_csv(index_label="index", float_format="%.9g")
+    text: str = table.to_csv(index_label="index")
     return text.encode()
 
 
@@ -26,7 +27,8 @@ def parse_predictions(content: bytes, classes: tuple[str, ...], origin: str) -> 
     Raises
     ------
     UserError
-        It is not a table of labels, predictions and probabilities; or a prediction is not the most probable class.
+        It is not a table of labels, predictions and probabilities, the probabilities of an image do not sum to 1, or
+        a prediction is not the most probable class.
     """
     try:
         table = pd.read_csv(io.BytesIO(content), index_col=0)
@@ -64,4 +66,8 @@ def _find_table_problem(table: pd.DataFrame, classes: tuple[str, ...]) -> str | 
         return "a probability is not finite"
     if probabilities.min() < 0 or probabilities.max() > 1:
         return "a probability is outside 0 to 1"
+    is_one = np.isclose(probabilities.sum(1), 1, rtol=0, atol=SUM_TOLERANCE)
+    if not is_one.all():
+        index = int(np.flatnonzero(~is_one)[0])
+        return f"the probabilities of image {index} sum to {probabilities[index].sum():.9g}, not to 1"
     return None

@@ -87,6 +87,7 @@ class EvaluationRecord(_Part):
     parameters : how many the model has.
     dataset, dataset_digest : the name of the data set, and the digest of its test split.
     samples : the number of test images.
+    overlap : how many of them are also training or validation images of the run; None: its images are not known.
     accuracy, accuracy_interval, loss, macro, classes, confusions : see `Evaluation`; ``classes`` by name.
     images_per_second : how fast the model answered.
     device, versions : what it was computed with.
@@ -103,6 +104,7 @@ class EvaluationRecord(_Part):
     dataset: str
     dataset_digest: Sha256
     samples: Annotated[int, Field(ge=1)]
+    overlap: Count | None = None
     accuracy: Share
     accuracy_interval: AccuracyInterval
     loss: Annotated[float, Field(ge=0)]
@@ -130,10 +132,7 @@ class EvaluationRecord(_Part):
         return datetime.fromisoformat(self.time)
 
     def as_metrics(self, prefix: str) -> dict[str, float]:
-        """Return what `Evaluation.as_metrics` returned when the model was evaluated, to the last digit.
-
-        ``predictions.csv`` has nine digits of each probability, so an evaluation that was read from it differs.
-        """
+        """Return what `Evaluation.as_metrics` returned when the model was evaluated, to the last digit."""
         values = (self.loss, self.accuracy, self.macro.precision, self.macro.recall, self.macro.f1)
         return {f"{prefix}_{name}": value for name, value in zip(SUMMARY_METRICS, values, strict=True)}
 
@@ -189,6 +188,7 @@ def build_record(
     parameters: int,
     images_per_second: float,
     device: str,
+    overlap: int | None = None,
 ) -> EvaluationRecord:
     """Return the record of an evaluation on ``test`` that was made now, by this process."""
     low, high = evaluation.interval
@@ -205,6 +205,7 @@ def build_record(
         dataset=test.name,
         dataset_digest=test.digest,
         samples=len(test),
+        overlap=overlap,
         accuracy=evaluation.accuracy,
         accuracy_interval=AccuracyInterval(confidence=CONFIDENCE_LEVEL, low=low, high=high),
         loss=evaluation.loss,
@@ -240,7 +241,7 @@ def _class_scores(evaluation: Evaluation) -> dict[str, ClassScores]:
 def _check_figures(record: EvaluationRecord, origin: str) -> None:
     computed = _compute_figures(record.evaluation)
     for name, value in _recorded_figures(record).items():
-        # the table has nine digits of each probability
+        # another machine may sum in another order, and older tables have nine digits of each probability
         if not math.isclose(value, computed[name], rel_tol=1e-6, abs_tol=1e-7):
             raise UserError(
                 f"{RECORD_FILE} of {origin} says {name} {value}, its predictions give {computed[name]:.6g}: "

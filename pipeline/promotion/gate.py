@@ -1,77 +1,12 @@
 """The quality gate: evidence and policy in, verdict out. Pure: no files, no network, no MLflow."""
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
-from typing import Any, Literal
 
-import numpy as np
-
-from pipeline.evaluation.metrics import Evaluation
 from pipeline.promotion.comparison import Comparison, compare_models
+from pipeline.promotion.evaluated_version import EvaluatedVersion
 from pipeline.promotion.policy import Policy
-
-Bound = Literal["floor", "ceiling"]
-
-
-@dataclass(frozen=True)
-class EvaluatedVersion:
-    """A version of a registered model, with what is known of it.
-
-    Attributes
-    ----------
-    version : its number.
-    run_id : of the run that trained it.
-    model_sha256 : of the model's file; None if it cannot be read.
-    evaluation : on the candidate's test images; None for a champion that no rule asks for.
-    source : where the evaluation comes from.
-    generalisation_gap : training minus validation accuracy after the last epoch; NaN if it is not known.
-    parameters : how many the model has; NaN if it is not known.
-    latency : seconds for one image; NaN if it was not measured.
-    """
-
-    version: int
-    run_id: str
-    model_sha256: str | None
-    evaluation: Evaluation | None
-    source: str = "its recorded evaluation"
-    generalisation_gap: float = math.nan
-    parameters: float = math.nan
-    latency: float = math.nan
-
-    def require_evaluation(self) -> Evaluation:
-        """Return the evaluation; raise ValueError if there is none."""
-        if self.evaluation is None:
-            raise ValueError(f"version {self.version} has no evaluation")
-        return self.evaluation
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        content: dict[str, Any] = {
-            "version": self.version,
-            "run_id": self.run_id,
-            "model_sha256": self.model_sha256,
-            "evidence": self.source,
-        }
-        if self.evaluation:
-            figures = {
-                "accuracy": self.evaluation.accuracy,
-                "loss": self.evaluation.loss,
-                "parameters": self.parameters,
-                "latency": self.latency,
-            }
-            content.update(replace_nan(figures))
-        return content
-
-
-def replace_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values for JSON, which has no NaN: None stands for it."""
-    result = {}
-    for name, value in values.items():
-        is_number = isinstance(value, float)
-        result[name] = None if is_number and not math.isfinite(value) else value
-    return result
+from pipeline.promotion.rules import COST_RULES, RULES, Bound, CostRule, Figure
 
 
 @dataclass(frozen=True)
@@ -120,107 +55,6 @@ class Verdict:
         return "; ".join(["every check passed", *comparisons])
 
 
-# --- the rules, a row each -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of a version; ``text`` says what it is, for people."""
-
-    value: float
-    text: str
-
-
-def _measure_accuracy(version: EvaluatedVersion, policy: Policy) -> Figure:
-    """Return the share of test images that the model has right."""
-    evaluation = version.require_evaluation()
-    text = f"{evaluation.is_correct.sum():,} of {len(evaluation.labels):,} right"
-    return Figure(evaluation.accuracy, text)
-
-
-def _measure_accuracy_lower_end(version: EvaluatedVersion, policy: Policy) -> Figure:
-    """Return the lower end of the accuracy's Wilson interval at the policy's confidence."""
-    if policy.confidence is None:
-        raise ValueError("the policy has no confidence")
-    low, _ = version.require_evaluation().accuracy_interval(policy.confidence)
-    return Figure(low, f"the lower end of its {policy.confidence:.0%} interval")
-
-
-def _measure_lowest_recall(version: EvaluatedVersion, policy: Policy) -> Figure:
-    """Return the lowest recall of a class."""
-    evaluation = version.require_evaluation()
-    return _find_lowest_score(evaluation.class_recall, evaluation.classes)
-
-
-def _measure_lowest_f1(version: EvaluatedVersion, policy: Policy) -> Figure:
-    """Return the lowest F1 of a class."""
-    evaluation = version.require_evaluation()
-    return _find_lowest_score(evaluation.class_f1, evaluation.classes)
-
-
-def _find_lowest_score(scores: np.ndarray, classes: tuple[str, ...]) -> Figure:
-    index = int(scores.argmin())
-    return Figure(float(scores[index]), f"class {classes[index]!r}")
-
-
-def _measure_loss(version: EvaluatedVersion, policy: Policy) -> Figure:
-    """Return the mean cross-entropy in nats."""
-    return Figure(version.require_evaluation().loss, "mean cross-entropy")
-
-
-def _measure_generalisation_gap(version: EvaluatedVersion, policy: Policy) -> Figure:
-    """Return training minus validation accuracy."""
-    return Figure(version.generalisation_gap, "training minus validation accuracy")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule about one figure of the candidate.
-
-    Attributes
-    ----------
-    name : of the check, and of the attribute of the policy that has the threshold.
-    bound : whether the threshold is a floor or a ceiling.
-    measure : returns the figure of a version.
-    """
-
-    name: str
-    bound: Bound
-    measure: Callable[[EvaluatedVersion, Policy], Figure]
-
-
-RULES = (
-    Rule("min_accuracy", "floor", _measure_accuracy),
-    Rule("min_accuracy_lower_end", "floor", _measure_accuracy_lower_end),
-    Rule("min_class_recall", "floor", _measure_lowest_recall),
-    Rule("min_class_f1", "floor", _measure_lowest_f1),
-    Rule("max_loss", "ceiling", _measure_loss),
-    Rule("max_generalisation_gap", "ceiling", _measure_generalisation_gap),
-)
-
-
-@dataclass(frozen=True)
-class CostRule:
-    """A ceiling of a cost of the candidate, as a multiple of the champion's.
-
-    Attributes
-    ----------
-    name : of the check, and of the attribute of the policy that has the ceiling.
-    get_cost : returns the cost of a version.
-    unit : of the cost.
-    """
-
-    name: str
-    get_cost: Callable[[EvaluatedVersion], float]
-    unit: str
-
-
-COST_RULES = (
-    CostRule("max_parameters_ratio", attrgetter("parameters"), ""),
-    CostRule("max_latency_ratio", attrgetter("latency"), " s"),
-)
-
-
 # --- the verdict -----------------------------------------------------------------------------------------------------
 
 
@@ -236,10 +70,11 @@ def judge_candidate(candidate: EvaluatedVersion, champion: EvaluatedVersion | No
     """
     if champion is not None and champion.evaluation is None:
         champion = None
-    checks = _check_rules(candidate, champion, policy)
     if champion is None:
-        return Verdict(tuple(checks))
+        return Verdict(tuple(_check_rules(candidate, None, policy)))
     comparison = compare_models(candidate.require_evaluation(), champion.require_evaluation())
+    # the figures of a champion on a part of the images would not be comparable
+    checks = _check_rules(candidate, None if comparison.left_out else champion, policy)
     if policy.regression is not None:
         checks.append(_check_regression(comparison, policy))
     checks += _check_costs(candidate, champion, comparison, policy)
@@ -262,15 +97,21 @@ def _check_rules(candidate: EvaluatedVersion, champion: EvaluatedVersion | None,
 def _check_bound(name: str, bound: Bound, figure: Figure, threshold: float) -> Check:
     """Return the check of a figure against its floor or ceiling."""
     value = figure.value
+    if math.isnan(value):
+        return Check(name, value, threshold, passed=False, sentence=f"{figure.text} is not known, so it fails")
     if bound == "floor":
         passed = math.isfinite(value) and value >= threshold
         result = "reaches" if passed else "is below"
     else:
         passed = math.isfinite(value) and value <= threshold
         result = "stays within" if passed else "exceeds"
-    if math.isnan(value):
-        result = "is not known, so it fails"
-    return Check(name, value, threshold, passed, f"{value:.4f} ({figure.text}) {result} {threshold:.4f}")
+    sentence = f"{format_figure(value)} ({figure.text}) {result} {format_figure(threshold)}"
+    return Check(name, value, threshold, passed, sentence)
+
+
+def format_figure(value: float) -> str:
+    """Return a figure for people: a count as it is, any other number with four digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _check_regression(comparison: Comparison, policy: Policy) -> Check:

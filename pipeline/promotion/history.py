@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pipeline.errors import UserError
-from pipeline.promotion.decisions import MOVES, ROLLED_BACK, Decision
+from pipeline.promotion.decision_tags import MOVES, ROLLED_BACK, Decision
 
 Period = tuple[Decision, datetime | None]  # the decision that began it, and when it ended
 

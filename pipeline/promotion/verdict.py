@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.promotion.gate import format_figure
+
 
 def format_verdict_files(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the files of a decision by name: ``verdict.json`` and ``verdict.md``."""
@@ -19,6 +21,9 @@ def format_verdict(record: Mapping[str, Any]) -> str:
     if record["version"] is not None:
         subject += f" version {record['version']}"
     lines = [f"# {subject}: {record['decision']}", "", record["reason"], ""]
+    lines += [f"- **{notice}**" for notice in record.get("notices", [])]
+    if record.get("notices"):
+        lines.append("")
     if record["checks"]:
         lines += _format_checks(record["checks"])
     if record.get("comparison"):
@@ -38,7 +43,7 @@ def _format_checks(checks: list[dict[str, Any]]) -> list[str]:
 
 
 def _format_figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else format_figure(value)
 
 
 def _format_comparison(comparison: Mapping[str, Any]) -> list[str]:
@@ -47,6 +52,9 @@ def _format_comparison(comparison: Mapping[str, Any]) -> list[str]:
         f"the champion {comparison['champion_correct']:,}; {comparison['only_candidate']:,} only the candidate, "
         f"{comparison['only_champion']:,} only the champion."
     )
+    if comparison["left_out"]:
+        names = ", ".join(comparison["left_out"])
+        sentence += f" These are the images whose class both know; left out: {names}."
     return [sentence, ""]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.evaluation.record import CHECKLIST_FILE, EVALUATION_FOLDER, EvaluationRecord
 from pipeline.promotion.decisions import Decision, list_decisions
-from pipeline.promotion.evidence import load_evaluation
-from pipeline.tracking import artifacts, models, runs
-from pipeline.tracking.registry import ModelVersion
+from pipeline.promotion.recorded import load_evaluation
+from pipeline.tracking import artifacts, loading, models, runs
+from pipeline.tracking.registry import ModelReference, ModelVersion, reference_version
 from pipeline.tracking.runs import Run
 
 
@@ -22,12 +22,12 @@ class Lineage:
     run : that trained it; None if it no longer exists.
     version : in the registry; None if the model is not registered.
     model_uri : ``models:/...``; None if the run logged no model.
-    model_sha256 : of the model's file as it is now; None if it cannot be read without running code.
-    evaluation : the record of evaluate.py about exactly this file; None if there is none.
+    model_sha256 : the identity of the model's files as they are now; None if they cannot be read.
+    evaluation : the record of evaluate.py about exactly these files; None if there is none.
     no_evaluation : why there is no evaluation.
     checklist : the answers to its five questions.
     decisions : about the version, the first one first.
-    verdict : the record of the last decision.
+    verdict : the report of the last decision; empty if there is none.
     """
 
     run: Run | None
@@ -80,14 +80,11 @@ def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
     try:
         run = runs.get_run(str(version.run_id if version else run_id))
         model_uri = model_uri or models.find_model_uri(run.info.run_id)
-        evaluation = load_evaluation(run.info.run_id, model_uri)
+        evaluation = load_evaluation(run.info.run_id, loading.read_model(_refer_to(version, model_uri)))
         checklist = artifacts.read_json_artifact(run.info.run_id, f"{EVALUATION_FOLDER}/{CHECKLIST_FILE}") or []
     except UserError as error:
         no_evaluation = str(error)
     decisions = _list_decisions_of(version) if version else []
-    verdict = None
-    if decisions:
-        verdict = artifacts.read_json_artifact(decisions[-1].decision_run_id, "verdict.json")
     return Lineage(
         run=run,
         version=version,
@@ -97,8 +94,14 @@ def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
         no_evaluation=no_evaluation,
         checklist=checklist,
         decisions=decisions,
-        verdict=verdict or {},
+        verdict=_read_verdict(decisions[-1]) if decisions else {},
     )
+
+
+def _refer_to(version: ModelVersion | None, model_uri: str) -> ModelReference:
+    if version is None:
+        return ModelReference(model_uri, None, None)
+    return reference_version(version.name, int(version.version))
 
 
 def _list_decisions_of(version: ModelVersion) -> list[Decision]:
@@ -106,10 +109,18 @@ def _list_decisions_of(version: ModelVersion) -> list[Decision]:
     return [decision for decision in list_decisions(version.name) if decision.version == number]
 
 
+def _read_verdict(decision: Decision) -> dict[str, Any]:
+    """Return the report of the decision; empty if there is none, or if somebody has put something else there."""
+    if not decision.decision_run_id:
+        return {}
+    verdict = artifacts.read_json_artifact(decision.decision_run_id, "verdict.json")
+    return verdict if isinstance(verdict, dict) else {}
+
+
 def _read_model_sha256(model_uri: str | None, evaluation: EvaluationRecord | None) -> str | None:
     if evaluation:
         return evaluation.model_sha256  # it was compared with the file a moment ago
     if model_uri:
         with suppress(UserError):
-            return models.compute_model_sha256(model_uri)
+            return loading.compute_identity(ModelReference(model_uri, None, None))
     return None

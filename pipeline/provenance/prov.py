@@ -105,13 +105,16 @@ def _add_evaluation(document: ProvDocument, record: EvaluationRecord, run_id: st
 
 def _add_decision(document: ProvDocument, decision: Decision, used: list[ProvEntity]) -> None:
     reason = _build_attributes({"reason": decision.reason})
-    deciding = document.activity(f"mlflow:run/{decision.decision_run_id}", None, decision.time, reason)
+    run_id = decision.decision_run_id
+    deciding = document.activity(
+        f"mlflow:run/{run_id}" if run_id else f"demo:deciding/{decision.number}", None, decision.time, reason
+    )
     facts = {
         "decision": decision.kind,
         "version": decision.version,
         "previous_version": decision.previous_version,
     }
-    entity = document.entity(f"demo:decision/{decision.decision_run_id}", _build_attributes(facts))
+    entity = document.entity(f"demo:decision/{run_id or decision.number}", _build_attributes(facts))
     document.wasGeneratedBy(entity, deciding)
     for source in used:
         document.used(deciding, source)

@@ -60,7 +60,7 @@ def answer_what(lineage: Lineage) -> Facts:
     """Return what the model and its data are."""
     facts = {
         "model": Fact(_describe_model(lineage), "a logged model"),
-        "file, SHA-256": Fact(_describe_file(lineage), "a model in pt2 format"),
+        "files, SHA-256": Fact(_describe_files(lineage), "a model in pt2 format"),
         "weights, SHA-256": _read_tag(lineage, "result.weights_sha256"),
         "network": Fact(_describe_network(lineage), "parameters model, model_parameters"),
         "data": Fact(lineage.params.get("dataset"), "parameter dataset"),
@@ -185,8 +185,8 @@ def _describe_model(lineage: Lineage) -> str | None:
     return ", ".join(parts)
 
 
-def _describe_file(lineage: Lineage) -> str | None:
-    """Return the hash of the file, and which records agree or disagree with it."""
+def _describe_files(lineage: Lineage) -> str | None:
+    """Return the identity of the files, and which records agree or disagree with it."""
     if not lineage.model_sha256:
         return None
     decision = lineage.last_decision
@@ -199,7 +199,7 @@ def _describe_file(lineage: Lineage) -> str | None:
     different = [record for record, value in known.items() if value != lineage.model_sha256]
     if different:
         return f"{lineage.model_sha256}; NOT what {' and '.join(different)} recorded"
-    return f"{lineage.model_sha256} ({', '.join(known)})"
+    return f"{lineage.model_sha256} ({', '.join(known) or 'nobody recorded it'})"
 
 
 def _describe_network(lineage: Lineage) -> str | None:
@@ -289,6 +289,7 @@ def _describe_comparison(lineage: Lineage) -> str | None:
         return "nothing was in Production"
     text = f"version {decision.previous_version}"
     comparison = lineage.verdict.get("comparison")
-    if comparison and comparison["p"] is not None:
-        text += f", McNemar p {comparison['p']:.2g}"
+    p = comparison.get("p") if isinstance(comparison, dict) else None
+    if isinstance(p, int | float):
+        text += f", McNemar p {p:.2g}"
     return text

@@ -11,7 +11,8 @@ from pipeline.data.catalog import SPLITS
 from pipeline.errors import UserError
 from pipeline.provenance.record import PATCH_FILE, PROVENANCE_FOLDER, compute_weights_sha256
 from pipeline.provenance.source import CodeState
-from pipeline.tracking import models, runs
+from pipeline.tracking import loading, models, runs
+from pipeline.tracking.registry import ModelReference
 from pipeline.tracking.runs import Run
 from pipeline.training.checkpoint import MAX_THREADS
 from pipeline.training.config import TrainingConfig
@@ -146,7 +147,8 @@ def compare_with_original(original_run: Run, new_run: Run, state: Mapping[str, T
     original_sha256 = original_run.data.tags.get("result.weights_sha256")
     if original_sha256 == new_run.data.tags["result.weights_sha256"]:
         return {"reproduces": run_id, "identical": True}
-    original_state = models.load_model(models.find_model_uri(run_id)).module.state_dict()
+    original = ModelReference(models.find_model_uri(run_id), None, None)
+    original_state = loading.load_model(original).module.state_dict()
     if _hash_without_names(original_state) == _hash_without_names(state):
         return {"reproduces": run_id, "identical": True}
     weight, largest_difference = _find_largest_difference(original_state, state)

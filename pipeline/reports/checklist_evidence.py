@@ -2,12 +2,11 @@
 
 import logging
 
-from pipeline.data.catalog import short_name
 from pipeline.errors import UserError
 from pipeline.evaluation.inference import count_multiply_adds, measure_latencies
 from pipeline.evaluation.record import EvaluationRecord
 from pipeline.files import read_text
-from pipeline.promotion.policy import POLICY_FILE, parse_policy
+from pipeline.promotion.policy import POLICY_FILE, find_table_name, parse_policy
 from pipeline.reports.checklist import (
     CURVES,
     Answer,
@@ -18,7 +17,7 @@ from pipeline.reports.checklist import (
 )
 from pipeline.reports.checklist_mistakes import check_balance, check_errors
 from pipeline.tracking import runs
-from pipeline.tracking.models import StoredModel
+from pipeline.tracking.loading import StoredModel
 from pipeline.tracking.runs import Run
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def answer_checklist(record: EvaluationRecord, stored: StoredModel, run: Run) ->
 def _read_floor(dataset: str) -> float | None:
     """Return the ``min_accuracy`` of the data set's policy; None, with a warning, if there is no usable policy."""
     try:
-        return parse_policy(read_text(POLICY_FILE), short_name(dataset)).min_accuracy
+        return parse_policy(read_text(POLICY_FILE), find_table_name(dataset)).min_accuracy
     except UserError as error:  # promote.py stops at it, an evaluation does not need it
         logger.warning("%s", error)
         return None

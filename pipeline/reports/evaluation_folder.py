@@ -21,8 +21,10 @@ from pipeline.evaluation.record import (
 )
 from pipeline.reports.checklist import QUESTIONS, Answer
 from pipeline.tracking.artifacts import log_artifacts
-from pipeline.tracking.models import compute_model_sha256, find_model_uri
+from pipeline.tracking.loading import read_model
+from pipeline.tracking.models import find_model_uri
 from pipeline.tracking.outages import Patience
+from pipeline.tracking.registry import ModelReference
 from pipeline.tracking.runs import log_metrics
 
 # The files in the order of their value; the metrics are logged between the first and the second group.
@@ -74,7 +76,7 @@ def remove_reports(folder: Path) -> None:
 
 
 def check_model(reports: EvaluationReports) -> None:
-    """Check that the record is about the model of the run, and about its file as it is in the store.
+    """Check that the record is about the model of the run, and about its files as they are in the store.
 
     Raises
     ------
@@ -89,10 +91,10 @@ def check_model(reports: EvaluationReports) -> None:
             f"{reports.folder} is an evaluation of {evaluated_uri}, the model of run {run_id} is {model_uri}; "
             "name the right --run-id or --output-dir"
         )
-    sha256 = compute_model_sha256(model_uri)
+    sha256 = read_model(ModelReference(model_uri, None, None)).sha256
     if sha256 != record.model_sha256:
         raise UserError(
-            f"{reports.folder} is an evaluation of another file (SHA-256 {record.model_sha256[:12]}...) than "
+            f"{reports.folder} is an evaluation of other files (SHA-256 {record.model_sha256[:12]}...) than "
             f"{model_uri} has ({sha256[:12]}...); run: python evaluate.py --run-id {run_id} --log-mlflow"
         )
 

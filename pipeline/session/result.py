@@ -29,6 +29,7 @@ from pipeline.tracking.delivery import (
     log_result,
     remove_result,
 )
+from pipeline.tracking.models import UnsavableNetworkError
 from pipeline.tracking.outages import Patience, StoreAway
 from pipeline.tracking.store import StoreError
 from pipeline.training.calibration import calibrate_temperature
@@ -120,6 +121,8 @@ def _write_result(training: Training, evaluation: Evaluation) -> TrainingResult:
     write = partial(result.write, model=model, examples=test.images[:2].float(), classes=test.classes)
     try:
         write(training.folder)
+    except UnsavableNetworkError:
+        raise
     except (OSError, RuntimeError, UserError) as error:  # the disk is full, or a shared folder is away
         spare = Path(tempfile.mkdtemp(prefix="training-"), job.run_id)
         logger.warning("cannot write to %s (%s); the model goes to %s", training.folder, error, spare)

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.provenance.record import PROVENANCE_FOLDER, build_run_tags, write_provenance
 from pipeline.provenance.resumption import Resumption, describe_resumption
 from pipeline.provenance.source import CodeState
+from pipeline.provenance.train_digests import write_train_digests
 from pipeline.session.training import Training
 from pipeline.signals import Stopped, defer_signals
 from pipeline.tracking import artifacts, registry, runs
@@ -110,7 +111,7 @@ def _can_resume(folder: Path) -> bool:
 
 
 def log_origin(training: Training, code: CodeState, command: str) -> None:
-    """Log where the training comes from: code, environment, command, data, and the report on one's own data.
+    """Log where the training comes from: code, environment, command, data, images, and the report on one's own data.
 
     For a training that goes on, log when, where and with which code it did. May be called again after a failure.
     """
@@ -121,6 +122,7 @@ def log_origin(training: Training, code: CodeState, command: str) -> None:
         report = find_cleaning_report(job.config.dataset)
         with tempfile.TemporaryDirectory() as folder:
             write_provenance(Path(folder), code.patch, report)
+            write_train_digests(Path(folder), training.splits)
             artifacts.log_artifacts(job.run_id, Path(folder), PROVENANCE_FOLDER)
         tags = build_run_tags(code, torch.device(job.config.device), command, report)
         runs.set_tags(job.run_id, tags | {"reproduces": job.reproduces})

@@ -14,7 +14,6 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our own JSON
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model must not run its author's code when it is loaded
     "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",  # where MLflow tries the input example; models are saved on the CPU
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # seconds; by default, a silent server holds a training for 40 minutes
     # Five retries with the pauses of this factor (0, 4, 8, 16, 32 seconds) outlast a server that restarts for a minute.
@@ -29,3 +28,5 @@ SETTINGS = {
 load_dotenv(Path(__file__).parent.parent.parent / ".env")
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+# Not a default: no environment may turn it on. The scripts let MLflow load no model; this is for what it does itself.
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"

@@ -1,11 +1,14 @@
 """The files of a run."""
 
-from pathlib import Path
+import tempfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from pipeline.errors import UserError
+from pipeline.tracking.failures import describe_failure, is_outage
 from pipeline.tracking.store import get_client
 
 
@@ -27,6 +30,36 @@ def list_artifact_paths(run_id: str, folder: str | None = None) -> set[str]:
 def download_artifact(run_id: str, path: str, directory: Path) -> Path:
     """Download a file or folder of the run into ``directory``; return its path there."""
     return Path(get_client().download_artifacts(run_id, path, str(directory)))
+
+
+def read_artifact(run_id: str, path: str, max_size: int) -> bytes:
+    """Return the content of the run's file at ``path``, if it has at most ``max_size`` bytes.
+
+    Raises
+    ------
+    UserError
+        The run or the file is gone, or the file is larger; a larger one is not downloaded if the store says so.
+    """
+    folder = str(PurePosixPath(path).parent)
+    try:
+        items = get_client().list_artifacts(run_id, None if folder == "." else folder)
+        sizes = {item.path: item.file_size for item in items if not item.is_dir}
+        if path not in sizes:
+            raise UserError(f"run {run_id} has no file {path}")
+        if (sizes[path] or 0) > max_size:
+            raise UserError(f"{path} of run {run_id} has more than {max_size:,} bytes")
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            download_artifact(run_id, path, Path(directory)).open("rb") as file,
+        ):
+            content = file.read(max_size + 1)
+    except (MlflowException, OSError, ValueError) as error:
+        if is_outage(error):
+            raise
+        raise UserError(f"cannot get {path} of run {run_id} ({describe_failure(error)})") from None
+    if len(content) > max_size:
+        raise UserError(f"{path} of run {run_id} has more than {max_size:,} bytes")
+    return content
 
 
 def read_json_artifact(run_id: str, path: str) -> Any:

@@ -113,14 +113,14 @@ def log_result(folder: Path, result: TrainingResult, patience: Patience) -> Deli
         The patience is at its end.
     """
     run_id = result.run_id
-    model_uri = patience.call(partial(models.log_model, run_id, folder / MODEL_FOLDER))
-    patience.call(partial(_log_metrics, result, model_uri))
-    sha256 = patience.call(partial(models.compute_model_sha256, model_uri))
-    patience.call(partial(runs.set_tags, run_id, {**result.tags, "result.model_sha256": sha256}))
+    model = patience.call(partial(models.log_model, run_id, folder / MODEL_FOLDER))
+    patience.call(partial(_log_metrics, result, model.uri))
+    patience.call(partial(runs.set_tags, run_id, {**result.tags, models.RUN_DIGEST_TAG: model.sha256}))
     version = None
     if result.model_name:
-        version = patience.call(partial(registry.register_model, result.model_name, model_uri, run_id))
-    return Delivered(model_uri, version)
+        register = partial(registry.register_model, result.model_name, model.uri, run_id, model.sha256)
+        version = patience.call(register)
+    return Delivered(model.uri, version)
 
 
 def log_reports(folder: Path, result: TrainingResult, patience: Patience) -> None:

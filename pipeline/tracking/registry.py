@@ -24,6 +24,8 @@ STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
 CHALLENGER, CHAMPION = "challenger", "champion"
 MAX_MODELS = 1000  # that MLflow lists in one answer
 FORBIDDEN_CHARACTERS = "/:@%'"  # in the name of a registered model
+DIGEST_TAG = "model.sha256"  # of a version: the identity of its model, set at its registration
+DECISION_DIGEST_TAG = "gate.model_sha256"  # of a version: the same, set by each decision about it
 ABSENT_TAG = "pipeline.absent"  # no model has it
 NEW_MODEL_AGE = 60  # seconds; the account that created a model gets its permission a moment later
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>.+))")
@@ -75,10 +77,11 @@ def check_may_register(name: str) -> None:
             raise
 
 
-def register_model(name: str, model_uri: str, run_id: str) -> int:
+def register_model(name: str, model_uri: str, run_id: str, sha256: str | None = None) -> int:
     """Register the model as the next version of ``name``, in Staging, alias challenger; return its number.
 
     If the run's model has a version already, it is that one. A version that a person or a gate has moved stays there.
+    ``sha256`` is the identity of the model, which the version keeps; None: unknown.
     """
     client = get_client()
     try:
@@ -88,7 +91,8 @@ def register_model(name: str, model_uri: str, run_id: str) -> int:
             raise
     find = partial(_find_version, name, model_uri, run_id)
     model_id = model_uri.removeprefix("models:/")
-    create = partial(client.create_model_version, name, model_uri, run_id, model_id=model_id)
+    tags = {DIGEST_TAG: sha256} if sha256 else {}
+    create = partial(client.create_model_version, name, model_uri, run_id, tags=tags, model_id=model_id)
     version = find() or create_once(partial(retry_on_conflict, create), find)
     if version.current_stage == "None":
         _set_stage(version, STAGING)
@@ -130,8 +134,19 @@ def get_version(name: str, number: int) -> ModelVersion:
 
 
 def alias_version(name: str, alias: str = CHAMPION) -> int | None:
-    """Return the number of the version that the alias points to, or None."""
-    number = get_client().get_registered_model(name).aliases.get(alias)
+    """Return the number of the version that the alias points to, or None.
+
+    Raises
+    ------
+    UserError
+        There is no such registered model.
+    """
+    try:
+        number = get_client().get_registered_model(name).aliases.get(alias)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(f"there is no registered model {name!r}; mlflow ui lists them") from None
     return int(number) if number else None  # some stores give it as a text
 
 
@@ -162,7 +177,7 @@ def resolve_version(name: str, version: str) -> int:
 
 def list_versions_of_run(run_id: str, name: str | None = None) -> list[ModelVersion]:
     """Return the versions that were registered from the run; of model ``name`` only, if it is not None."""
-    versions = get_client().search_model_versions(f"run_id='{run_id}'")
+    versions = _search_versions(f"run_id='{run_id}'")
     return [version for version in versions if name is None or version.name == name]
 
 
@@ -185,10 +200,26 @@ def get_version_of_run(run_id: str, name: str | None) -> ModelVersion:
     return get_version(names[0], newest)  # a search leaves aliases out
 
 
+def list_versions(name: str) -> list[ModelVersion]:
+    """Return all versions of the registered model, with their tags and without their aliases."""
+    return _search_versions(f"name='{name}'")
+
+
+def _search_versions(filter_string: str) -> list[ModelVersion]:
+    versions: list[ModelVersion] = []
+    token = None
+    while True:
+        page = get_client().search_model_versions(filter_string, page_token=token)
+        versions += page
+        token = page.token
+        if not token:
+            return versions
+
+
 def describe_stages() -> dict[str, str]:
     """Return how the models of runs are registered, such as ``mnist-classifier 3 Production``, by run id."""
     descriptions: dict[str, list[str]] = {}
-    for version in get_client().search_model_versions():
+    for version in _search_versions(""):
         description = f"{version.name} {version.version}"
         if version.current_stage != "None":
             description += f" {version.current_stage}"
@@ -206,6 +237,11 @@ class ModelReference:
     uri: str
     name: str | None
     version: int | None
+
+
+def reference_version(name: str, number: int) -> ModelReference:
+    """Return where version ``number`` of the registered model ``name`` is; it may not exist."""
+    return ModelReference(f"models:/{name}/{number}", name, number)
 
 
 def list_model_names() -> list[str]:
@@ -253,7 +289,7 @@ def resolve_model(model_uri: str | None, run_id: str | None, name: str | None) -
     number = alias_version(name)
     if number is None:
         raise UserError(f"no version of {name!r} is in Production; promote one, or choose a model with --run-id")
-    return ModelReference(f"models:/{name}/{number}", name, number)
+    return reference_version(name, number)
 
 
 def _resolve_uri(model_uri: str) -> ModelReference:
@@ -262,7 +298,7 @@ def _resolve_uri(model_uri: str) -> ModelReference:
         return ModelReference(model_uri, None, None)
     name = match["name"]
     number = resolve_version(name, match["number"] or f"@{match['alias']}")
-    return ModelReference(f"models:/{name}/{number}", name, number)
+    return reference_version(name, number)
 
 
 # --- change versions ------------------------------------------------------------------------------------------------
@@ -278,13 +314,22 @@ def sync_stages(name: str) -> None:
     champion = get_champion(name)
     if champion is None:
         return
-    for version in get_client().search_model_versions(f"name='{name}'"):
+    for version in list_versions(name):
         if version.current_stage == PRODUCTION and int(version.version) != int(champion.version):
             _set_stage(version, ARCHIVED)
     if champion.current_stage != PRODUCTION:
         _set_stage(champion, PRODUCTION)
     if alias_version(name, CHALLENGER) == int(champion.version):
-        get_client().delete_registered_model_alias(name, CHALLENGER)
+        _delete_alias(name, CHALLENGER)
+
+
+def _delete_alias(name: str, alias: str) -> None:
+    """Delete the alias if the account may: MLflow's permission EDIT is enough to set one, but not to delete it."""
+    try:
+        get_client().delete_registered_model_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
 
 
 def update_version(name: str, number: int, description: str, tags: Mapping[str, str]) -> None:

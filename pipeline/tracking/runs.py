@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from pipeline.data.catalog import short_name
 from pipeline.errors import UserError
 from pipeline.redact import redact
-from pipeline.tracking.locks import is_lock_name
 from pipeline.tracking.outages import Patience, create_once, describe_failure
 from pipeline.tracking.store import get_client, limit_requests, retry_on_conflict
 
@@ -47,10 +46,8 @@ def get_or_create_experiment(name: str) -> str:
     Raises
     ------
     UserError
-        The experiment was deleted, or the name is one of a lock.
+        The experiment was deleted.
     """
-    if is_lock_name(name):
-        raise UserError(f"{name!r} cannot name an experiment: such names are locks of promote.py; choose another")
     experiment_id = find_experiment(name)
     if experiment_id is not None:
         return experiment_id
@@ -80,9 +77,19 @@ def find_experiment(name: str) -> str | None:
 
 
 def list_experiment_names() -> list[str]:
-    """Return the names of the store's experiments, the newest first, without those that are locks."""
-    names = [str(experiment.name) for experiment in get_client().search_experiments()]
-    return [name for name in names if not is_lock_name(name)]
+    """Return the names of the store's experiments, the newest first."""
+    return [str(experiment.name) for experiment in get_client().search_experiments()]
+
+
+def is_active_experiment(experiment_id: str) -> bool:
+    """Return whether there is an experiment of that id which is not deleted, and which the account may read."""
+    try:
+        experiment = get_client().get_experiment(experiment_id)
+    except MlflowException as error:
+        if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"):
+            raise
+        return False
+    return bool(experiment.lifecycle_stage == "active")
 
 
 # --- open and end runs ----------------------------------------------------------------------------------------------
