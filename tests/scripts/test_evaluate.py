@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +18,11 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 import evaluate
 import pytorch_demo
+from pipeline.data import datasets
 from pipeline.data.datasets import load_test_split
-from pipeline.tracking.models import find_model_uri, load_model, log_model, save_model
+from pipeline.tracking.loading import load_model
+from pipeline.tracking.models import find_model_uri, log_model, save_model
+from pipeline.tracking.registry import ModelReference
 from pipeline.tracking.runs import log_params, start_run
 from support.evaluations import REPORT_FILES
 from support.pipelines import PipelineRun
@@ -101,6 +105,34 @@ def test_record_names_model_data_and_speed(digits_pipeline: PipelineRun) -> None
     assert record["dataset_digest"] == params["test_digest"]
     assert record["parameters"] == int(params["model_parameters"])
     assert record["images_per_second"] > 0
+
+
+def test_record_counts_images_that_were_trained_on(digits_pipeline: PipelineRun) -> None:
+    record = json.loads((reports_folder(digits_pipeline) / "evaluation.json").read_text())
+    assert record["overlap"] == 0
+
+
+def test_images_that_were_trained_on_are_a_warning(
+    digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = datasets.load_splits("digits", Path("data"))
+    images = torch.cat([splits.test.images[:10], splits.train.images[:7], splits.validation.images[:3]])
+    labels = torch.cat([splits.test.labels[:10], splits.train.labels[:7], splits.validation.labels[:3]])
+    monkeypatch.setattr(datasets, "load_test_split", lambda *_: replace(splits.test, images=images, labels=labels))
+    result = call_main(evaluate.main, "--run-id", digits_pipeline.run_id, folder=digits_pipeline.folder)
+    warning = f"warning: 10 of 20 test images are also training images of run {digits_pipeline.run_id}; "
+    assert result.stderr.startswith(warning)
+    record = json.loads((reports_folder(digits_pipeline) / "evaluation.json").read_text())
+    assert record["overlap"] == 10
+
+
+def test_unknown_training_images_are_a_warning(digits_pipeline: PipelineRun) -> None:
+    (file,) = digits_pipeline.folder.rglob("train_digests.npy")
+    file.unlink()
+    result = call_main(evaluate.main, "--run-id", digits_pipeline.run_id, folder=digits_pipeline.folder)
+    assert result.stderr.startswith(f"warning: run {digits_pipeline.run_id} does not record which images it trained on")
+    record = json.loads((reports_folder(digits_pipeline) / "evaluation.json").read_text())
+    assert record["overlap"] is None
 
 
 def test_checklist_answers_five_questions(digits_pipeline: PipelineRun) -> None:
@@ -221,7 +253,7 @@ def test_reports_of_another_model_are_refused(digits_pipeline: PipelineRun, monk
     mlflow.set_tracking_uri(f"sqlite:///{digits_pipeline.folder}/mlflow.db")
     model = mlflow.artifacts.download_artifacts(digits_pipeline.model_uri, dst_path="model")
     with start_run("pytorch-demo", None) as run_id:
-        uri = log_model(run_id, Path(model))
+        uri = log_model(run_id, Path(model)).uri
     folder = reports_folder(digits_pipeline)
     error = log_only(digits_pipeline, "--output-dir", folder, run_id=run_id).error
     assert f"is an evaluation of {digits_pipeline.model_uri}, the model of run {run_id} is {uri}" in error
@@ -230,7 +262,7 @@ def test_reports_of_another_model_are_refused(digits_pipeline: PipelineRun, monk
 def test_reports_of_an_altered_file_are_refused(digits_pipeline: PipelineRun) -> None:
     (file,) = (digits_pipeline.folder / "mlruns").rglob("model.pt2")
     file.write_bytes(file.read_bytes() + b"0")
-    assert "is an evaluation of another file (SHA-256 " in log_only(digits_pipeline).error
+    assert "is not the model that its training recorded" in log_only(digits_pipeline).error
 
 
 @pytest.mark.parametrize(
@@ -308,17 +340,18 @@ class NeverFive(torch.nn.Module):
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module = module.to(memory_format=torch.contiguous_format)  # as save_model wants it
+        self.register_buffer("fives", 50.0 * torch.nn.functional.one_hot(torch.tensor(5), 10))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.module(images)
-        return logits - 50 * torch.nn.functional.one_hot(torch.tensor(5), 10)
+        return logits - self.get_buffer("fives")
 
 
 def test_class_that_is_never_predicted_is_found(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(digits_pipeline.folder)
     mlflow.set_tracking_uri(f"sqlite:///{digits_pipeline.folder}/mlflow.db")
-    model = NeverFive(load_model(find_model_uri(digits_pipeline.run_id)).module)
+    model = NeverFive(load_model(ModelReference(find_model_uri(digits_pipeline.run_id), None, None)).module)
     examples = load_test_split("digits", Path("data")).images[:2].float()
     with start_run("pytorch-demo", None) as run_id:
         log_params(run_id, {"dataset": "digits"})
@@ -348,13 +381,26 @@ def test_class_that_is_never_predicted_is_found(digits_pipeline: PipelineRun, mo
         ("--run-id x --log-only --log-mlflow", "--log-mlflow: not allowed with argument --log-only"),
         ("--run-id x --log-only", "there is no run 'x'"),
         ("--run-id ../../etc/passwd", "there is no run '../../etc/passwd'"),
-        ("--model-uri models:/nobody@champion", "cannot get models:/nobody@champion"),
+        ("--model-uri models:/nobody@champion", "there is no registered model 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(options: str, message: str, store: Path) -> None:
     result = call_main(evaluate.main, *options.split())
     assert message in result.error
     assert {path.name for path in store.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "difference"),
+    [("1023456789", "label 0 means '0', not '1'"), ("012345678", "label 9, '9', is one too many")],
+)
+def test_model_of_other_classes_is_refused(
+    digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch, classes: str, difference: str
+) -> None:
+    test = replace(load_test_split("digits", Path("data")), classes=tuple(classes))
+    monkeypatch.setattr(datasets, "load_test_split", lambda *_: test)
+    error = call_main(evaluate.main, "--run-id", digits_pipeline.run_id, folder=digits_pipeline.folder).error
+    assert f"are not those of digits: its {difference}; evaluate it on the data set that it was trained on" in error
 
 
 def test_run_without_data_set_is_named(digits_pipeline: PipelineRun) -> None:

@@ -52,7 +52,7 @@ def test_data_model_and_code_are_those_recorded(digits_pipeline: PipelineRun) ->
     what, how = answers["what"], answers["how"]
     assert what["weights, SHA-256"] == run.data.tags["result.weights_sha256"]
     model_sha256 = run.data.tags["result.model_sha256"]
-    assert what["file, SHA-256"] == f"{model_sha256} (the run, its evaluation, the decision)"
+    assert what["files, SHA-256"] == f"{model_sha256} (the run, its evaluation, the decision)"
     assert what["test images"] == f"360, SHA-256 {run.data.params['test_digest']}"
     assert what["data from"].startswith("https://archive.ics.uci.edu/")
     assert what["model"] == f"{NAME} version 1, Production, alias champion"
@@ -124,7 +124,7 @@ def test_changed_file_is_detected(digits_pipeline: PipelineRun) -> None:
     (file,) = (digits_pipeline.folder / "mlruns").rglob("model.pt2")
     file.write_bytes(file.read_bytes() + b"x")
     answers = read_lineage(digits_pipeline.folder)
-    assert answers["what"]["file, SHA-256"].endswith("; NOT what the run and the decision recorded")
+    assert answers["what"]["files, SHA-256"].endswith("; NOT what the run and the decision recorded")
     assert answers["why"]["evaluation"] is None  # it is about another file
     assert answers["why"]["decision"] == "promoted: every check passed"
 
@@ -159,7 +159,7 @@ def test_model_of_another_script_is_known_in_parts(store: Path) -> None:
     for source in ("tag result.weights_sha256", "parameter dataset", "tag code.commit"):
         assert f"UNANSWERED ({source})" in text, source
     assert "promote.py: nothing was decided" in text
-    assert "has no recorded evaluation" in text
+    assert "is not the address of a logged model" in text
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ def test_model_in_production_answers(digits_pipeline: PipelineRun, files: list[P
         "model_name": "digits-classifier",
         "model_version": 1,
         "model_uri": "models:/digits-classifier/1",
+        "model_sha256": digits_pipeline.promoted.json["candidate"]["model_sha256"],
+        "signer": "",
         "run_id": digits_pipeline.run_id,
         "failed": 0,
     }

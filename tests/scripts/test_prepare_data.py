@@ -316,7 +316,7 @@ ODD_NAMES = (
     r"$\frac$",
     "ü",
     "`|",
-    " ",
+    " a ",
     "#",
 )
 
@@ -382,6 +382,7 @@ def photos(pixels: np.ndarray, labels: list[int], tmp_path: Path, monkeypatch: p
     [
         ("photos", "existing", "existing exists; remove it or choose another --output"),
         ("photos", "a file", "a file exists"),
+        ("photos", "new/digits", "new/digits has the name of a data set that promote.py has a"),
         ("photos", "photos/cleaned", "is inside photos, which stays as it is; choose another --output"),
         ("photos", "photos/new/cleaned", "is inside photos"),
         ("photos", "other/../photos/cleaned", "is inside photos"),

@@ -13,16 +13,34 @@ import pytest
 from mlflow import MlflowClient
 
 import promote
-from pipeline.promotion import decisions, policy
-from pipeline.promotion.lock import read_lock_owner
+from pipeline.promotion import decisions, evidence, policy
+from pipeline.promotion.champion import ChampionEvidence
+from pipeline.promotion.evaluated_version import EvaluatedVersion
+from pipeline.promotion.lock import read_tickets
+from pipeline.promotion.tag_values import warn_unreadable
 from pipeline.tracking import registry
 from support.pipelines import PipelineRun
-from support.promotions import NAME, check_agreement, create_foreign_lock, list_kinds, read_decision_runs
+from support.promotions import (
+    NAME,
+    check_agreement,
+    create_foreign_lock,
+    describe_dead_process,
+    list_kinds,
+    read_decision_runs,
+)
 from support.scripts import ROOT, Result, call_main, run_script
 from support.servers import find_free_port
 from support.stores import read_aliases, register_once_more
 
-CHECKS = ["min_accuracy", "min_accuracy_lower_end", "min_class_recall", "max_loss", "max_generalisation_gap"]
+CHECKS = [
+    "min_accuracy",
+    "min_accuracy_lower_end",
+    "min_class_recall",
+    "max_loss",
+    "max_generalisation_gap",
+    "min_test_images",
+    "max_test_overlap",
+]
 Promote = Callable[..., Result]
 
 
@@ -33,6 +51,7 @@ def promote_here(digits_pipeline: PipelineRun, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(digits_pipeline.folder)
     mlflow.set_tracking_uri(uri)
+    warn_unreadable.cache_clear()
     return lambda *options: call_main(promote.main, *options)
 
 
@@ -43,7 +62,11 @@ def second_version(promote_here: Promote, digits_pipeline: PipelineRun) -> int:
 
 
 def read_registry() -> list[dict[str, object]]:
-    return [dict(version) for version in MlflowClient().search_model_versions()]
+    """Return every version, without the tags and the time of its last change."""
+    versions = [dict(version) for version in MlflowClient().search_model_versions()]
+    for version in versions:
+        del version["tags"], version["last_updated_timestamp"]
+    return versions
 
 
 # --- promote and refuse ---------------------------------------------------------------------------------------------
@@ -106,7 +129,7 @@ def test_dry_run_writes_nothing(promote_here: Promote, second_version: int) -> N
     assert (dry.code, dry.json["decision"], dry.json["decision_run_id"]) == (0, "promoted", None)
     assert "version 2: would be promoted; min_accuracy" in dry.stderr
     assert read_registry() == before
-    assert list_kinds(read_decision_runs()) == ["promoted"]
+    assert list_kinds() == ["promoted"]
 
 
 def test_reason_of_a_person_is_recorded(promote_here: Promote, second_version: int) -> None:
@@ -121,6 +144,23 @@ def test_candidate_is_compared_with_the_champion(promote_here: Promote, second_v
     assert (comparison["only_candidate"], comparison["only_champion"], comparison["p"]) == (0, 0, 1)
     assert promoted.json["champion"]["version"] == 1
     assert [check["name"] for check in promoted.json["checks"]] == [*CHECKS, "regression", "max_parameters_ratio"]
+
+
+def test_champion_that_cannot_be_compared_needs_a_reason(
+    promote_here: Promote, second_version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = EvaluatedVersion(1, "8f1c", None, None)
+    broken = ChampionEvidence(version, ("version 1 is broken",), requires_reason="version 1 is broken")
+    monkeypatch.setattr(evidence, "gather_champion_evidence", lambda *_: broken)
+    candidate = ("--model-name", NAME, "--version", second_version)
+    assert "version 1 is broken; say with --reason why" in promote_here(*candidate).error
+    assert "version 1 is broken; say with --reason why" in promote_here(*candidate, "--dry-run").error
+    check_agreement(1)
+    assert promote_here(*candidate, "--min-accuracy", 0.9999).code == 1  # it needs no reason to be refused
+    promoted = promote_here(*candidate, "--reason", "its files are gone")
+    assert (promoted.code, promoted.json["notices"]) == (0, ["version 1 is broken"])
+    assert promoted.stderr.startswith("warning: version 1 is broken\n")
+    check_agreement(2)
 
 
 def test_champion_that_changes_meanwhile_is_compared_anew(
@@ -189,15 +229,15 @@ def test_rollback_refuses_a_changed_file(promote_here: Promote, second_version: 
     promote_here("--model-name", NAME, "--version", second_version)
     (file,) = Path("mlruns").rglob("model.pt2")
     file.write_bytes(file.read_bytes() + b"\0")
-    assert "is not the one that was promoted" in promote_here("--rollback", "--reason", "x").error
-    assert list_kinds(read_decision_runs()) == ["promoted", "promoted"]
+    assert "is not the model that its registration recorded" in promote_here("--rollback", "--reason", "x").error
+    assert list_kinds() == ["promoted", "promoted"]
 
 
 def test_history_for_people_is_a_table(promote_here: Promote, second_version: int) -> None:
     promote_here("--model-name", NAME, "--version", second_version, "--reason", "it is blue")
     lines = promote_here("--history").stdout.splitlines()
     assert lines[0] == "digits-classifier in Production, times in UTC"
-    assert lines[1].split() == ["version", "from", "until", "decision", "decided_by", "reason", "accuracy"]
+    assert lines[1].split() == ["version", "from", "until", "decision", "decided_by", "reason", "accuracy", "signer"]
     assert len(lines) == 4
     assert "it is blue" in lines[-1]
     assert " now " in lines[-1]
@@ -216,7 +256,7 @@ def test_promotion_waits_no_longer_than_told(promote_here: Promote) -> None:
     error = promote_here("--model-name", NAME, "--version", 1, "--wait", 0).error
     assert "ada on laptop (process 4242, since 2026-11-17" in error
     assert "--unlock --model-name digits-classifier" in error
-    assert list_kinds(read_decision_runs()) == ["promoted"]
+    assert list_kinds() == ["promoted"]
 
 
 def test_rollback_waits_no_longer_than_told(promote_here: Promote) -> None:
@@ -235,13 +275,54 @@ def test_unlock_removes_the_lock(promote_here: Promote) -> None:
     result = promote_here("--unlock", "--reason", "the laptop was stolen")
     assert (result.code, result.json["decision"], result.json["version"]) == (0, "unlocked", None)
     assert result.json["lock_owner"].startswith("ada on laptop")
-    assert read_lock_owner(NAME) is None
+    assert read_tickets(NAME) == []
     assert result.json["decision_run_id"] == read_decision_runs()[-1].info.run_id
     assert promote_here("--model-name", NAME, "--version", 1).code == 0
 
 
+def test_lock_of_a_dead_process_is_no_obstacle(promote_here: Promote) -> None:
+    create_foreign_lock(process=describe_dead_process())
+    result = promote_here("--model-name", NAME, "--version", 1, "--wait", 0)
+    assert result.code == 0
+    assert "has ended; its lock of digits-classifier is removed" in result.stderr
+
+
 def test_unlock_without_a_lock_is_an_error(promote_here: Promote) -> None:
     assert "digits-classifier is not locked" in promote_here("--unlock", "--reason", "x").error
+
+
+# --- what others write ----------------------------------------------------------------------------------------------
+
+
+def test_run_that_says_promoted_promotes_nothing(promote_here: Promote, second_version: int) -> None:
+    """An open run of the experiment, which anybody may create first, says that a refused version was promoted."""
+    refused = promote_here("--model-name", NAME, "--version", second_version, "--min-accuracy", 0.9999)
+    client = MlflowClient()
+    report = client.get_run(refused.json["decision_run_id"])
+    forged_tags = {**report.data.tags, "decision.kind": "promoted", "decision.number": "9"}
+    forged = client.create_run(report.info.experiment_id, tags=forged_tags)
+    assert promote_here("--model-name", NAME, "--version", 1).json["decision"] == "unchanged"
+    check_agreement(1)
+    assert read_history(promote_here) == [(1, "promoted", True)]
+    assert client.get_run(forged.info.run_id).info.status == "RUNNING"
+
+
+def test_unreadable_tags_block_nothing(promote_here: Promote, second_version: int) -> None:
+    promote_here("--model-name", NAME, "--version", second_version)
+    client = MlflowClient()
+    for tag in ("decision.77", f"promoting.{'a' * 32}", "decision.pending", "decision.count"):
+        client.set_registered_model_tag(NAME, tag, "garbage")
+    client.set_model_version_tag(NAME, "1", "decision.78", "{" * 90_000)
+    history = promote_here("--history")
+    assert history.code == 0
+    assert [line.split(" is ")[0] for line in history.stderr.splitlines()] == [
+        "warning: the tag 'decision.pending' of digits-classifier",
+        "warning: the tag 'decision.77' of digits-classifier",
+        "warning: the tag 'decision.78' of digits-classifier version 1",
+    ]
+    assert promote_here("--rollback", "--reason", "x").code == 0
+    assert promote_here("--model-name", NAME, "--version", second_version).json["decision"] == "promoted"
+    check_agreement(second_version)
 
 
 # --- what it refuses to believe -------------------------------------------------------------------------------------
@@ -251,7 +332,7 @@ def test_replaced_model_file_is_refused(promote_here: Promote) -> None:
     (file,) = Path("mlruns").rglob("model.pt2")
     file.write_bytes(file.read_bytes() + b"\0")
     error = promote_here("--model-name", NAME, "--version", 1, "--min-accuracy", 0).error
-    assert "belongs to another model" in error
+    assert "is not the model that its registration recorded" in error
 
 
 def test_altered_record_is_refused(promote_here: Promote) -> None:
@@ -297,6 +378,9 @@ def test_bad_policy_is_named(
         ("", "one of the arguments --run-id --version --history --rollback --unlock is required"),
         ("--version 3", "--version needs --model-name"),
         ("--run-id x --min-accuracy 98", "'98' is not a number of at least 0 and at most 1"),
+        ("--run-id x --new-test-set", "--new-test-set needs --reason, which the record keeps"),
+        ("--history --new-test-set", "--new-test-set does not go with"),
+        ("--rollback --reason x --new-test-set", "--new-test-set does not go with"),
         ("--run-id x --wait -1", "'-1' is not a number of at least 0"),
         ("--run-id x", "there is no run 'x'"),
         ("--model-name nobody --version 3", "no version 3 of a model 'nobody'"),
@@ -313,6 +397,9 @@ def test_bad_policy_is_named(
         ("--history --wait 0", "--wait does not go with"),
         ("--run-id x --to 3", "--to does not go with"),
         ("--run-id x --rollback", "not allowed with argument"),
+        ("--history --signing-key x", "--signing-key does not go with"),
+        ("--rollback --reason x --sign-keyless", "--sign-keyless does not go with"),
+        ("--run-id x --signing-key x --sign-keyless", "not allowed with argument"),
     ],
 )
 def test_bad_options_are_one_line(store: Path, options: str, message: str) -> None:

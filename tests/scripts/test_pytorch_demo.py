@@ -1,6 +1,5 @@
 """pytorch_demo.py on digits: what it prints, logs, refuses, and how its run ends."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 import pytorch_demo
 from pipeline.provenance.record import compute_weights_sha256
+from pipeline.tracking.manifest import build_manifest
 from support.pipelines import PipelineRun
 from support.scripts import call_main
 from support.servers import find_free_port
@@ -115,14 +115,14 @@ def test_origin_is_recorded_as_tags(digits_pipeline: PipelineRun) -> None:
     assert tags["invocation.command"] == "pytorch_demo.py --dataset digits --run-name 'lr 0.01'"
     assert {"code.commit", "environment.cpu", "environment.threads", "environment.packages_sha256"} <= tags.keys()
     files = artifact_names(digits_pipeline.folder, digits_pipeline.run_id, "provenance")
-    assert files - {"source.patch"} == {"packages.txt"}
+    assert files - {"source.patch"} == {"packages.txt", "train_digests.npy"}
 
 
-def test_hashes_are_those_of_weights_and_file(digits_pipeline: PipelineRun) -> None:
+def test_hashes_are_those_of_weights_and_files(digits_pipeline: PipelineRun) -> None:
     tags = open_store(digits_pipeline.folder).get_run(digits_pipeline.run_id).data.tags
     (file,) = (digits_pipeline.folder / "mlruns").rglob("model.pt2")
     state = mlflow.pytorch.load_model(str(file.parent.parent)).state_dict()
-    assert tags["result.model_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert tags["result.model_sha256"] == build_manifest(file.parent.parent, "the model").sha256
     assert tags["result.weights_sha256"] == compute_weights_sha256(state)
 
 

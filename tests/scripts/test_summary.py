@@ -25,6 +25,8 @@ PROMOTED = {
     "previous_version": 3,
     "checks": [CHECK],
     "reason": "every check passed",
+    "notices": ["new test set: clothes"],
+    "signer": "key SHA-256 ab12...",
 }
 FILES = ("train.json", "evaluate.json", "promote.json")
 
@@ -56,6 +58,12 @@ def test_decision_names_both_versions(tmp_path: Path, evaluated: dict[str, Any])
     assert "**Promoted.** clothes-classifier version 4 is in Production; before: version 3." in summary
     assert "| min_accuracy | 0.6667 | - | 0.5000 | passed |" in summary
     assert "every check passed" in summary
+    assert "**Notice:** new test set: clothes" in summary
+    assert "Signed by key SHA-256 ab12..." in summary
+
+
+def test_missing_signature_is_said(tmp_path: Path, evaluated: dict[str, Any]) -> None:
+    assert "Not signed" in summarize(tmp_path, TRAINED, evaluated, PROMOTED | {"signer": ""})
 
 
 def test_sections_show_the_record(tmp_path: Path, evaluated: dict[str, Any]) -> None:

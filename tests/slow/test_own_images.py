@@ -162,7 +162,12 @@ def test_served_model_gives_the_same_answers(digits_pipeline: PipelineRun, tmp_p
     options = (*model, "--env-manager", "local", "--port", str(port))
     command = [sys.executable, "-m", "mlflow", "models", "serve", *options]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow starts uvicorn by its name
-    env = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{digits_pipeline.folder}/mlflow.db"}
+    env = {
+        **os.environ,
+        "PATH": path,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{digits_pipeline.folder}/mlflow.db",
+    }
     with run_server(command, digits_pipeline.folder, lambda: is_listening(port), env):
         logits = request_logits(port, pixels)
     assert logits.argmax(1).tolist() == [image["prediction"] for image in images]

@@ -54,5 +54,5 @@ def test_secrets_reach_neither_tags_parameters_nor_patch(checkout: Path, tmp_pat
     assert data.tags["code.patch"] == "left out: it holds the value of MLFLOW_TRACKING_PASSWORD"
     assert data.tags["invocation.command"].endswith("--run-name '***'")
     assert "battery staple" not in str(data.params)
-    assert files == ["provenance/packages.txt"]
+    assert files == ["provenance/packages.txt", "provenance/train_digests.npy"]
     assert run_git(checkout, "status", "--porcelain") == "?? notes.txt"

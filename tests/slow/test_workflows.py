@@ -57,7 +57,7 @@ def test_a_good_model_goes_to_production(workspace: Path) -> None:
     verdict = job.read_table("Verdict")
     assert "**Promoted.** digits-classifier version 1 is in Production" in job.summary
     assert verdict[0] == ["min_accuracy", f"{accuracy:.4f}", "-", "0.9500", "passed"]
-    assert [row[-1] for row in verdict] == ["passed"] * 5
+    assert [row[-1] for row in verdict] == ["passed"] * 7
     assert ["accuracy", f"{accuracy:.4f}"] in job.read_table("Metrics")
     questions = [row[0] for row in job.read_table("Checklist")]
     assert questions == ["goal", "generalisation", "balance", "errors", "cost"]
@@ -74,7 +74,10 @@ def test_a_refusal_fails_the_job(workspace: Path, empty_store: Path) -> None:
     accuracy = read_json(workspace / "evaluate.json")["test_accuracy"]
     assert "**Refused.** digits-classifier version 1 does not go to Production" in job.summary
     assert "right) is below 1.0000" in job.summary
-    assert job.read_table("Verdict") == [["min_accuracy", f"{accuracy:.4f}", "-", "1.0000", "refused"]]
+    verdict = job.read_table("Verdict")
+    assert verdict[0] == ["min_accuracy", f"{accuracy:.4f}", "-", "1.0000", "refused"]
+    refused = [row[0] for row in verdict if row[-1] == "refused"]
+    assert refused == ["min_accuracy", "min_accuracy_lower_end"]
     check_confusion_matrix(job, accuracy)
 
 
@@ -122,7 +125,7 @@ def stand_ins(workspace: Path, digits_pipeline: PipelineRun) -> Path:
     trained = {"run_id": "f00d", "dataset": "digits", "test_accuracy": 0.9, "test_loss": 0.5, "training_seconds": 1.5}
     check = {"name": "min_accuracy", "value": 0.6667, "threshold": 0.5, "passed": True, "champion": 0.6}
     promoted = {"model_name": "digits-classifier", "version": 4, "decision": "promoted", "previous_version": 3}
-    promoted |= {"checks": [check], "reason": "every check passed"}
+    promoted |= {"checks": [check], "reason": "every check passed", "notices": [], "signer": ""}
     write_stand_in(workspace / "pytorch_demo.py", trained)
     write_stand_in(workspace / "evaluate.py", {"output_dir": "evaluation/f00d"})
     write_stand_in(workspace / "promote.py", promoted)
@@ -151,6 +154,21 @@ def test_a_push_uses_the_defaults(stand_ins: Path) -> None:
     assert job.failed_steps == [], job.log
     run = ["--run-id", "f00d"]
     assert read_calls(stand_ins, "arguments") == [[], [*run, "--log-mlflow"], run]
+
+
+@pytest.mark.parametrize(
+    ("ref", "token_url", "signs"),
+    [
+        ("refs/heads/main", "https://token.example", True),
+        ("refs/heads/main", "", False),
+        ("refs/heads/feature", "https://token.example", False),
+        ("refs/tags/main", "https://token.example", False),
+    ],
+)
+def test_only_main_on_github_signs(stand_ins: Path, ref: str, token_url: str, signs: bool) -> None:
+    job = run_pipeline_job(stand_ins, env={"GITHUB_REF": ref, "ACTIONS_ID_TOKEN_REQUEST_URL": token_url})
+    assert job.failed_steps == [], job.log
+    assert ("--sign-keyless" in read_calls(stand_ins, "arguments")[2]) == signs
 
 
 def test_the_scripts_run_in_the_installed_environment(stand_ins: Path) -> None:

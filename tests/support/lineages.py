@@ -100,7 +100,11 @@ def build_decision(
         reason="every check passed",
         accuracy=0.75,
         model_sha256=model_sha256,
+        dataset="digits",
+        dataset_digest="3" * 64,
+        signer="",
         decision_run_id="d3c1",
+        applied=True,
     )
 
 

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,7 +13,7 @@ MODEL_NAME = "digits-classifier"
 
 
 def race_for_lock(clients: Sequence[Mapping[str, str]], marker: Path, rounds: int) -> list[int]:
-    """Let a process for each client create and remove the lock ``rounds`` times.
+    """Let a process for each client hold the lock of the model ``rounds`` times.
 
     Return, for each process, how often another one had the lock at the same time: as long as a process has it, the file
     ``marker`` exists.
@@ -29,20 +28,19 @@ def _compete(client: dict[str, str], marker: Path, rounds: int) -> int:
     os.environ.update(client)
     import mlflow
 
-    from pipeline.tracking import locks
+    from pipeline.promotion import lock
 
     mlflow.set_tracking_uri(client["MLFLOW_TRACKING_URI"])
+    lock.POLL_INTERVAL = 0.02
     overlaps = 0
     for _ in range(rounds):
-        tags = {"nonce": uuid.uuid4().hex}
-        while not locks.create_lock(MODEL_NAME, tags):
-            time.sleep(random.uniform(0, 0.05))
-        try:
-            marker.touch(exist_ok=False)
-        except FileExistsError:
-            overlaps += 1
-        else:
-            time.sleep(0.01)
-            marker.unlink()
-        assert locks.delete_lock(MODEL_NAME, tags)
+        time.sleep(random.uniform(0, 0.05))
+        with lock.promotion_lock(MODEL_NAME):
+            try:
+                marker.touch(exist_ok=False)
+            except FileExistsError:
+                overlaps += 1
+            else:
+                time.sleep(0.01)
+                marker.unlink()
     return overlaps

@@ -1,7 +1,8 @@
 """Versions, models' answers, decisions and locks without a training."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,19 @@ from mlflow import MlflowClient
 
 from pipeline.context import describe_process
 from pipeline.evaluation.metrics import Evaluation
-from pipeline.promotion.decisions import apply_decision, complete_unfinished_decisions, record_candidate_decision
-from pipeline.promotion.evidence import CandidateDecision
-from pipeline.promotion.gate import EvaluatedVersion, judge_candidate
-from pipeline.promotion.lock import PromotionLock, promotion_lock
+from pipeline.promotion.candidate_decision import CandidateDecision
+from pipeline.promotion.decisions import (
+    Decision,
+    apply_decision,
+    complete_unfinished_decisions,
+    list_decisions,
+    record_candidate_decision,
+)
+from pipeline.promotion.evaluated_version import EvaluatedVersion
+from pipeline.promotion.gate import judge_candidate
+from pipeline.promotion.lock import PromotionLock, Ticket, promotion_lock, write_ticket
 from pipeline.promotion.policy import Policy
-from pipeline.tracking import locks, registry, runs
+from pipeline.tracking import registry, runs
 from support.stores import create_model_run, read_aliases, read_stages
 
 NAME = "digits-classifier"
@@ -41,9 +49,15 @@ def register_version(name: str = NAME, params: Mapping[str, str] | None = None) 
     return registry.register_model(name, model_uri, run_id)
 
 
+def build_policy(**rules: Any) -> Policy:
+    """Return a policy that has these rules only."""
+    defaults = {"confidence": None, "regression": None, "min_test_images": None, "max_test_overlap": None}
+    return Policy(**{**defaults, **rules})
+
+
 def build_candidate_decision(version: int, previous: int | None, *, passes: bool = True) -> CandidateDecision:
     """Return what the gate says of a version with an accuracy of 0.9."""
-    policy = Policy(min_accuracy=0.5 if passes else 0.99)
+    policy = build_policy(min_accuracy=0.5 if passes else 0.99)
     candidate = build_version(evaluate_pets(9, 10), version)
     champion = build_version(None, previous) if previous else None
     return CandidateDecision(
@@ -58,19 +72,17 @@ def build_candidate_decision(version: int, previous: int | None, *, passes: bool
     )
 
 
-def record_decision(lock: PromotionLock, version: int, *, passes: bool = True) -> str:
-    """Record what the gate says of a version now; return the run."""
+def record_decision(lock: PromotionLock, version: int, *, passes: bool = True, reason: str = "because") -> Decision:
+    """Record what the gate says of a version now."""
     decision = build_candidate_decision(version, registry.alias_version(NAME), passes=passes)
-    return record_candidate_decision(lock, decision, "because")
+    return record_candidate_decision(lock, decision, reason)
 
 
-def decide(version: int, *, passes: bool = True) -> str:
-    """Decide about a version as promote.py does; return the run."""
+def decide(version: int, *, passes: bool = True, reason: str = "because") -> Decision:
+    """Decide about a version as promote.py does."""
     with promotion_lock(NAME) as lock:
         complete_unfinished_decisions(NAME)
-        decision_run_id = record_decision(lock, version, passes=passes)
-        apply_decision(NAME, decision_run_id)
-    return decision_run_id
+        return apply_decision(NAME, record_decision(lock, version, passes=passes, reason=reason))
 
 
 # --- the state of the registry ---------------------------------------------------------------------------------------
@@ -102,12 +114,15 @@ def describe_dead_process() -> str:
     return f"{process.pid} 0.00 {machine}"
 
 
-def create_foreign_lock(process: str = "4242 0.00 another machine", user: str = "ada", name: str = NAME) -> None:
-    """Create the lock that another process would have."""
-    tags = {"user": user, "host": "laptop", "process": process, "time": "2026-11-17T12:00:00.000+00:00"}
-    assert locks.create_lock(name, {**tags, "nonce": f"{user} {process}"})
+def create_foreign_lock(
+    process: str = "4242 0.00 another machine", user: str = "ada", name: str = NAME, number: int = 1
+) -> Ticket:
+    """Write the ticket that another process would have."""
+    ticket = Ticket(number, uuid.uuid4().hex, user, "laptop", process, "2026-11-17T12:00:00.000+00:00")
+    write_ticket(name, ticket)
+    return ticket
 
 
-def list_kinds(decision_runs: Sequence[Any]) -> list[str | None]:
-    """Return the kind of each decision; None for a run without one."""
-    return [run.data.tags.get("decision.kind") for run in decision_runs]
+def list_kinds(name: str = NAME) -> list[str]:
+    """Return the kind of each decision."""
+    return [decision.kind for decision in list_decisions(name)]

@@ -25,7 +25,7 @@ WORKFLOWS = (TESTS, PIPELINE, IMAGE)
 # What GitHub runs a step with: https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax,
 # jobs.<job_id>.steps[*].shell. Only a shell that is named has pipefail.
 SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"]}
-INSTALL_COMMAND = "make .venv/installed"
+INSTALL_COMMAND = re.compile(r"make \.venv/installed|\.venv/bin/pip install .*")
 STEP_FILES = ("ENV", "OUTPUT", "PATH", "STEP_SUMMARY")  # GITHUB_ENV ...: the files that a step may write to
 STATUS_FUNCTIONS = ("always", "cancelled", "failure", "success")
 OUTCOME = re.compile(r"steps\.(\w+)\.outcome")
@@ -93,15 +93,16 @@ def run_pipeline_job(
     inputs: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     cancellation: Cancellation | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> JobResult:
     """Run the shell steps of train-evaluate-promote.yml in ``folder`` as GitHub would, except the installation.
 
-    Inputs on a push and secrets in a fork are empty.
+    Inputs on a push and secrets in a fork are empty; ``env`` is what the runner's environment has more.
     """
     (name,) = read_workflow(PIPELINE)["jobs"]
     (folder / ".venv").symlink_to(sys.prefix)  # what the installation would make
     contexts = {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})}
-    return run_job(PIPELINE, name, folder, contexts, cancellation=cancellation)
+    return run_job(PIPELINE, name, folder, contexts, env, cancellation)
 
 
 def run_job(
@@ -119,7 +120,7 @@ def run_job(
     all_env = {**(env or {}), **workflow.get("env", {}), **job.get("env", {})}
     run = _JobRun(folder, contexts or {}, all_env, cancellation)
     for step in job["steps"]:
-        if "run" not in step or step["run"] == INSTALL_COMMAND:
+        if "run" not in step or INSTALL_COMMAND.fullmatch(step["run"]):
             continue
         if run.is_true(step.get("if", "success()")):
             run.run_step(step, SHELLS[step.get("shell", default_shell)])

@@ -78,7 +78,15 @@ def test_no_fork_gets_the_secrets(path: Path) -> None:
 def test_a_job_may_only_read_the_repository(path: Path) -> None:
     workflow = read_workflow(path)
     assert workflow["permissions"] == {"contents": "read"}
-    assert not any("permissions" in job for job in workflow["jobs"].values())
+    for job in workflow["jobs"].values():
+        assert job.get("permissions", {}).get("contents", "read") == "read"
+
+
+def test_only_the_job_that_promotes_gets_an_identity() -> None:
+    (pipeline,) = read_workflow(PIPELINE)["jobs"].values()
+    assert pipeline["permissions"] == {"contents": "read", "id-token": "write"}
+    for path in (TESTS, IMAGE):
+        assert not any("id-token" in job.get("permissions", {}) for job in read_workflow(path)["jobs"].values())
 
 
 @every_workflow

@@ -106,6 +106,20 @@ def test_wrong_classes_json_is_refused(content: str, tmp_path: Path) -> None:
     assert "cannot read" in read_error(tmp_path)
 
 
+@pytest.mark.parametrize("names", [["cat", "dog", "cat"], ["cat", "dog", "dog "], ["cat", "dog", " "]])
+def test_class_names_must_differ(names: list[str], tmp_path: Path) -> None:
+    write_idx_pairs(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    assert "classes.json: " in read_error(tmp_path)
+    assert "give every class a name of its own" in read_error(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["", " ", "cat "])
+def test_array_labels_must_differ(other: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", allow_pickle=True, X=X, y=np.where(Y == 0, "cat", other))
+    assert "give every class a name of its own" in read_error(tmp_path / "all.npz")
+
+
 @pytest.mark.parametrize(("code", "dtype", "label"), [(0x09, "i1", -1), (0x0B, ">i2", -1), (0x0D, ">f4", 0.5)])
 def test_label_without_a_name_is_refused(code: int, dtype: str, label: float, tmp_path: Path) -> None:
     write_idx_pairs(tmp_path, "train")

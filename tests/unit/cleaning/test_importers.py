@@ -217,6 +217,19 @@ def test_missing_source_is_refused(tmp_path: Path) -> None:
         find_images(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("other", ["cat ", " cat"])
+def test_folders_that_differ_by_blanks_are_refused(other: str, tmp_path: Path) -> None:
+    draw(tmp_path, "cat/1.png", f"{other}/2.png")
+    with pytest.raises(UserError, match=r"two classes are called '.*' and '.*'; give every class a name of its own"):
+        find_images(tmp_path)
+
+
+def test_folder_of_blanks_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path, "cat/1.png", "  /2.png")
+    with pytest.raises(UserError, match=r"has no name \('  '\); give every class a name"):
+        find_images(tmp_path)
+
+
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"cannot read .*/a\.zip"):

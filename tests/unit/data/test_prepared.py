@@ -198,6 +198,13 @@ def test_damage_is_named_with_the_next_step(
     assert str(refused.value).endswith("run prepare_data.py again")
 
 
+@pytest.mark.parametrize("names", ['["a", "b", "a "]', '["a", "b", ""]', '["a", 1, "1"]'])
+def test_equal_and_empty_class_names_are_refused(folder: Path, names: str) -> None:
+    (folder / CLASSES_FILE).write_text(names)
+    with pytest.raises(UserError, match=r"classes\.json: .*; give every class a name of its own, and run prepare_data"):
+        load(folder)
+
+
 @pytest.mark.parametrize("shape", [(120, 28, 27), (119, 28, 28)])
 def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     images = torch.zeros(shape, dtype=torch.uint8).unsqueeze(1)

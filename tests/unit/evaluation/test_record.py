@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
@@ -108,6 +109,51 @@ def test_certain_mistakes_can_be_recorded(tmp_path: Path) -> None:
     assert read(tmp_path).loss == pytest.approx(evaluation.loss)
 
 
+def list_logits() -> list[Tensor]:
+    """Return logits of untrained, usual and broken models, float32 [100, 10]."""
+    random = torch.Generator().manual_seed(0)
+    logits = [torch.zeros(IMAGES, 10)]
+    for scale in (1e-12, 1e-8, 1e-4, 1.0, 100.0, 745.0, 1e4, 1e37):
+        logits.append(torch.randn(IMAGES, 10, generator=random) * scale)
+    return logits
+
+
+@pytest.mark.parametrize("logits", list_logits(), ids=lambda logits: f"{logits.abs().max():.0e}")
+def test_record_of_a_bad_model_is_read_back(tmp_path: Path, logits: Tensor) -> None:
+    evaluation = Evaluation.from_logits(logits, torch.arange(IMAGES) % 10, tuple("0123456789"))
+    build(evaluation).write(tmp_path)
+    record = read(tmp_path)
+    assert record.loss == evaluation.loss
+    assert np.array_equal(record.evaluation.probabilities, evaluation.probabilities)
+
+
+def test_largest_loss_is_read_back(tmp_path: Path) -> None:
+    logits = torch.tensor([[1e4, -1e4]] * 100)
+    evaluation = Evaluation.from_logits(logits, torch.ones(100, dtype=torch.int64), CLASSES)
+    build(evaluation).write(tmp_path)
+    assert read(tmp_path).loss == evaluation.loss > 700
+
+
+def test_many_classes_are_read_back(tmp_path: Path) -> None:
+    classes = tuple(str(index) for index in range(1000))
+    evaluation = Evaluation.from_logits(torch.zeros(100, 1000), torch.arange(100), classes)
+    build(evaluation).write(tmp_path)
+    edit_predictions(tmp_path, lambda table: table.map(lambda value: float(f"{value:.9g}") if value % 1 else value))
+    assert read(tmp_path).accuracy == evaluation.accuracy
+
+
+def test_overlap_is_recorded(tmp_path: Path, evaluation: Evaluation) -> None:
+    record = build(evaluation)
+    assert record.overlap is None
+    record.model_copy(update={"overlap": 3}).write(tmp_path)
+    assert read(tmp_path).overlap == 3
+
+
+def test_record_without_an_overlap_is_read(folder: Path) -> None:
+    edit_record(folder, lambda content: content.pop("overlap"))
+    assert read(folder).overlap is None
+
+
 def test_unknown_keys_are_ignored(folder: Path) -> None:
     edit_record(folder, lambda content: content.update(weather="fine"))
     assert read(folder).accuracy == 0.9
@@ -153,6 +199,8 @@ def test_an_altered_class_score_is_refused(folder: Path, score: str) -> None:
         ("loss", -1),
         ("samples", 100.5),
         ("parameters", -1),
+        ("overlap", -1),
+        ("overlap", 0.5),
         ("images_per_second", 0),
         ("model_sha256", "abc"),
         ("dataset_digest", 7),
@@ -213,6 +261,13 @@ def test_predictions_of_another_record_are_refused(folder: Path) -> None:
 def test_a_table_with_other_values_is_refused(folder: Path, column: str, value: object) -> None:
     edit_predictions(folder, lambda table: table.assign(**{column: value}))
     with pytest.raises(UserError, match=r"predictions.csv of run x"):
+        read(folder)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.8), (0.2, 0.9), (0.0, 0.0)])
+def test_probabilities_have_to_sum_to_one(folder: Path, low: float, high: float) -> None:
+    edit_predictions(folder, lambda table: table.replace({0.1: low, 0.9: high}))
+    with pytest.raises(UserError, match=rf"the probabilities of image 0 sum to {low + high:.9g}, not to 1"):
         read(folder)
 
 

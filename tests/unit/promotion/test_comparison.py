@@ -46,6 +46,28 @@ def test_significance_has_a_direction() -> None:
     assert not better.is_better(0.01)
 
 
+def evaluate_names(classes: tuple[str, ...], labels: list[str], predictions: list[str]) -> Evaluation:
+    """Return a model that knows ``classes`` and gives these answers to images with these labels."""
+    indices = [classes.index(name) for name in labels]
+    return Evaluation(classes, np.array(indices), np.eye(len(classes))[[classes.index(name) for name in predictions]])
+
+
+def test_other_order_of_classes_does_not_matter() -> None:
+    candidate = evaluate_names(("cat", "dog"), ["cat", "dog"], ["cat", "cat"])
+    champion = evaluate_names(("dog", "cat"), ["cat", "dog"], ["dog", "dog"])
+    comparison = compare_models(candidate, champion)
+    assert (comparison.only_candidate, comparison.only_champion, comparison.left_out) == (1, 1, ())
+
+
+def test_images_of_unknown_classes_are_left_out() -> None:
+    candidate = evaluate_names(("cat", "dog", "owl"), ["cat", "owl", "dog", "owl"], ["cat", "owl", "owl", "owl"])
+    champion = evaluate_names(("ant", "cat", "dog"), ["cat", "dog"], ["cat", "dog"])
+    comparison = compare_models(candidate, champion)
+    assert (comparison.images, comparison.candidate_correct, comparison.champion_correct) == (2, 1, 2)
+    assert comparison.left_out == ("ant", "owl")
+    assert str(comparison).endswith("on the 2 images of the classes that both know")
+
+
 def test_answers_to_other_images_are_not_compared() -> None:
     with pytest.raises(ValueError, match="not evaluated on the same images"):
         compare_models(evaluate_pets(9, 10), evaluate_pets(9, 11))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.promotion.decisions import PROMOTED, REFUSED, ROLLED_BACK, UNCHANGED, UNLOCKED, Decision
 from pipeline.promotion.history import decision_in_force, production_history, rollback_target
+from support.lineages import build_decision
 
 START = datetime(2026, 11, 17, tzinfo=UTC)
 
@@ -14,8 +16,7 @@ def build_decisions(*kinds: tuple[str, int | None]) -> list[Decision]:
     decisions = []
     for hour, (kind, version) in enumerate(kinds):
         time = START + timedelta(hours=hour)
-        decision = Decision(hour, kind, version, None, time, "me", "laptop", None, "because", 0.9, "f00d", f"run{hour}")
-        decisions.append(decision)
+        decisions.append(replace(build_decision(kind), number=hour + 1, version=version, time=time))
     return decisions
 
 

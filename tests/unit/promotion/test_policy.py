@@ -1,9 +1,12 @@
 import re
+from pathlib import Path
 
 import pytest
 
+from pipeline.data.datasets import load_test_split
 from pipeline.errors import UserError
-from pipeline.promotion.policy import POLICY_FILE, Policy, parse_policy
+from pipeline.promotion.policy import POLICY_FILE, Policy, find_table_name, has_table, parse_policy
+from support.promotions import build_policy
 from support.scripts import ROOT
 
 POLICY_TEXT = "[mnist]\nmin_accuracy = 0.98\nconfidence = 0.9\nregression = 'better'\n"
@@ -26,6 +29,48 @@ def test_whole_numbers_are_accepted() -> None:
     assert parse_policy("[mnist]\nmin_accuracy = 1\n", "mnist") == Policy(min_accuracy=1.0)
 
 
+@pytest.mark.parametrize("text", ["", "[own]\nmax_loss = 1\n"], ids=["no table", "a table without them"])
+def test_four_rules_hold_unless_named(text: str) -> None:
+    policy = parse_policy(text, "own", min_accuracy=0.5)
+    assert (policy.confidence, policy.regression) == (0.95, "not_worse")
+    assert (policy.min_test_images, policy.max_test_overlap) == (100, 0)
+
+
+@pytest.mark.parametrize("rule", ["confidence", "regression", "min_test_images", "max_test_overlap"])
+def test_rule_is_switched_off_by_name(rule: str) -> None:
+    policy = parse_policy(f"[own]\nmin_accuracy = 0.5\n{rule} = 'off'\n", "own")
+    assert getattr(policy, rule) is None
+    assert policy.describe()[rule] == "off"
+
+
+def test_keys_outside_of_tables_are_ignored() -> None:
+    text = "require_signature = true\nmnist = 1\n"
+    assert parse_policy(text, "mnist", min_accuracy=0.5) == Policy(min_accuracy=0.5)
+    assert not has_table(text, "require_signature")
+
+
+def test_table_is_found_by_the_last_part() -> None:
+    assert find_table_name("digits") == "digits"
+    assert find_table_name("/data/my cats") == "my cats"
+
+
+@pytest.mark.parametrize("dataset", ["/data/mnist", "./digits", "fashion-mnist/"])
+def test_own_data_cannot_use_another_table(dataset: str) -> None:
+    with pytest.raises(UserError, match=r"has the name of the data set .*; rename the directory, then train"):
+        find_table_name(dataset)
+
+
+def test_test_set_of_digits_is_that_of_the_policy(tmp_path: Path) -> None:
+    policy = parse_policy(POLICY_FILE.read_text(), "digits")
+    assert policy.test_digest == load_test_split("digits", tmp_path).digest
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_test_sets_are_those_of_the_policy(dataset: str, real_data: Path) -> None:
+    policy = parse_policy(POLICY_FILE.read_text(), dataset)
+    assert policy.test_digest == load_test_split(dataset, real_data).digest
+
+
 @pytest.mark.parametrize(("dataset", "floor"), [("mnist", 0.98), ("fashion-mnist", 0.90), ("digits", 0.95)])
 def test_repository_has_a_policy_for_each_dataset(dataset: str, floor: float) -> None:
     policy = parse_policy(POLICY_FILE.read_text(), dataset)
@@ -40,10 +85,10 @@ def test_each_rule_is_explained_in_the_policy(rule: str) -> None:
 
 
 def test_rules_that_compare_need_a_champion() -> None:
-    assert not Policy(min_accuracy=0.5, max_loss=1.0).compares
-    assert Policy(regression="better").compares
-    assert Policy(max_parameters_ratio=1.5).compares
-    assert Policy(max_latency_ratio=1.5).compares
+    assert not build_policy(min_accuracy=0.5, max_loss=1.0).compares
+    assert build_policy(regression="better").compares
+    assert build_policy(max_parameters_ratio=1.5).compares
+    assert build_policy(max_latency_ratio=1.5).compares
 
 
 @pytest.mark.parametrize(
@@ -62,8 +107,14 @@ def test_rules_that_compare_need_a_champion() -> None:
         ("regression = 'worse'", "regression = 'worse' should be 'not_worse' or 'better'"),
         ("regression = []", r"regression = \[\] should be"),
         ("", "has no rule"),
-        ("confidence = 0.9", "has a confidence but no min_accuracy"),
-        ("min_accuracy = 0.9\nalpha = 0.1", "has an alpha but no rule that compares"),
+        ("confidence = 0.9", "has no rule"),
+        ("regression = 'off'\ntest_digest = '" + "a" * 64 + "'", "has no rule"),
+        ("max_loss = 1\nconfidence = 0.9", "has a confidence but no min_accuracy"),
+        ("min_accuracy = 0.9\nregression = 'off'\nalpha = 0.1", "has an alpha but no rule that compares"),
+        ("min_accuracy = 0.9\nconfidence = 'none'", "confidence = 'none' should be a valid number"),
+        ("min_accuracy = 0.9\nmin_test_images = 0", "min_test_images = 0 should be greater than or equal to 1"),
+        ("min_accuracy = 0.9\nmax_test_overlap = 7", "max_test_overlap = 7 should be less than or equal to 1"),
+        ("min_accuracy = 0.9\ntest_digest = 'abc'", "test_digest = 'abc' should match pattern"),
     ],
 )
 def test_bad_rule_is_named_with_its_table(rules: str, message: str) -> None:

@@ -3,9 +3,8 @@ from typing import Any
 import pytest
 
 from pipeline.promotion.gate import judge_candidate
-from pipeline.promotion.policy import Policy
 from pipeline.promotion.verdict import format_verdict
-from support.promotions import build_candidate_decision, build_version, evaluate_pets
+from support.promotions import build_candidate_decision, build_policy, build_version, evaluate_pets
 
 CONTEXT: dict[str, Any] = {
     "reason": "because",
@@ -50,13 +49,36 @@ def test_text_links_the_ci_job(record: dict[str, Any]) -> None:
 
 def test_text_counts_what_only_one_model_has_right(record: dict[str, Any]) -> None:
     candidate, champion = build_version(evaluate_pets(9, 10)), build_version(evaluate_pets(10, 10))
-    comparison = judge_candidate(candidate, champion, Policy(regression="better")).comparison
+    comparison = judge_candidate(candidate, champion, build_policy(regression="better")).comparison
     assert comparison is not None
     record["comparison"] = vars(comparison)
     sentence = (
         "Of 10 test images the candidate has 9 right, the champion 10; 0 only the candidate, 1 only the champion."
     )
     assert sentence in format_verdict(record)
+
+
+def test_text_names_classes_that_are_left_out(record: dict[str, Any]) -> None:
+    comparison = judge_candidate(
+        build_version(evaluate_pets(9, 10)), build_version(evaluate_pets(9, 10)), build_policy()
+    )
+    assert comparison.comparison is not None
+    record["comparison"] = vars(comparison.comparison) | {"left_out": ("owl", "ant")}
+    assert "the images whose class both know; left out: owl, ant." in format_verdict(record)
+
+
+def test_text_has_notices_in_bold(record: dict[str, Any]) -> None:
+    record["notices"] = ["new test set: digits"]
+    assert "because\n\n- **new test set: digits**\n\n| check |" in format_verdict(record)
+
+
+def test_text_says_what_is_switched_off(record: dict[str, Any]) -> None:
+    assert "      regression = 'off'\n" in format_verdict(record)
+
+
+def test_counts_have_no_decimals(record: dict[str, Any]) -> None:
+    record["checks"][0]["value"] = 10_000
+    assert "| min_accuracy | 10,000 | - | 0.9900 |" in format_verdict(record)
 
 
 def test_text_says_that_nothing_was_in_production(record: dict[str, Any]) -> None:

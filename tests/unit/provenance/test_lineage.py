@@ -5,7 +5,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.provenance import lineage as module
 from pipeline.provenance.lineage import gather_lineage
-from pipeline.tracking import artifacts, models, runs
+from pipeline.tracking import artifacts, loading, models, runs
 from pipeline.tracking.runs import Run
 from support.lineages import (
     MODEL_SHA256,
@@ -17,7 +17,7 @@ from support.lineages import (
     build_version,
 )
 
-FILES = {
+FILES: dict[tuple[str, str], object] = {
     (RUN_ID, "evaluation/checklist.json"): [{"question": "goal", "verdict": "good"}],
     ("d3c1", "verdict.json"): {"comparison": None, "decision": "promoted"},
 }
@@ -32,9 +32,10 @@ def store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the store have a run with a model, its evaluation, and a decision."""
     monkeypatch.setattr(runs, "get_run", lambda run_id: build_run())
     monkeypatch.setattr(models, "find_model_uri", lambda run_id: MODEL_URI)
-    monkeypatch.setattr(models, "compute_model_sha256", lambda uri: "b" * 64)
+    monkeypatch.setattr(loading, "compute_identity", lambda uri: "b" * 64)
     monkeypatch.setattr(artifacts, "read_json_artifact", lambda run_id, path: FILES.get((run_id, path)))
-    monkeypatch.setattr(module, "load_evaluation", lambda run_id, uri: build_evaluation_record())
+    monkeypatch.setattr(loading, "read_model", lambda reference: None)
+    monkeypatch.setattr(module, "load_evaluation", lambda run_id, model: build_evaluation_record())
     monkeypatch.setattr(module, "list_decisions", lambda name: [build_decision()])
 
 
@@ -59,6 +60,16 @@ def test_decisions_about_other_versions_are_left_out(monkeypatch: pytest.MonkeyP
     unlocked = replace(build_decision("unlocked"), version=None)
     monkeypatch.setattr(module, "list_decisions", lambda name: [unlocked, replace(build_decision(), version=2)])
     assert gather_lineage(build_version(), None).last_decision is None
+
+
+@pytest.mark.parametrize(("run_id", "verdict"), [("", None), ("d3c1", ["somebody else's file"])])
+def test_decision_without_its_report_has_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, run_id: str, verdict: object
+) -> None:
+    monkeypatch.setattr(module, "list_decisions", lambda name: [replace(build_decision(), decision_run_id=run_id)])
+    monkeypatch.setitem(FILES, ("d3c1", "verdict.json"), verdict)
+    lineage = gather_lineage(build_version(), None)
+    assert (len(lineage.decisions), lineage.verdict) == (1, {})
 
 
 def test_missing_evaluation_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,5 +97,5 @@ def test_run_without_model_has_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_file_that_cannot_be_read_has_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "load_evaluation", raise_user_error)
-    monkeypatch.setattr(models, "compute_model_sha256", raise_user_error)
+    monkeypatch.setattr(loading, "compute_identity", raise_user_error)
     assert gather_lineage(build_version(), None).model_sha256 is None

@@ -54,6 +54,13 @@ def test_decision_is_an_entity_of_its_own() -> None:
     assert find_records(document, ProvActivity, "mlflow:run/d3c1")
 
 
+def test_decision_without_a_report_is_an_entity_too() -> None:
+    lineage = replace(build_lineage(), decisions=[replace(build_decision(), decision_run_id="")])
+    document = build_prov_document(lineage)
+    assert find_records(document, ProvEntity, "demo:decision/1")
+    assert find_records(document, ProvActivity, "demo:deciding/1")
+
+
 def test_person_appears_once() -> None:
     lineage = replace(build_lineage(), decisions=[build_decision("refused"), build_decision()])
     assert len(find_records(build_prov_document(lineage), ProvAgent, "demo:user/boss")) == 1

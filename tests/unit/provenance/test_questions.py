@@ -1,6 +1,5 @@
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 import pytest
 
@@ -39,7 +38,7 @@ def change_run(tags: Mapping[str, str | None] | None = None, params: Mapping[str
 def test_what_names_model_network_and_data() -> None:
     assert read_answers(build_lineage(), "what") == {
         "model": "digits-classifier version 1, Production, alias champion",
-        "file, SHA-256": f"{MODEL_SHA256} (the run, its evaluation, the decision)",
+        "files, SHA-256": f"{MODEL_SHA256} (the run, its evaluation, the decision)",
         "weights, SHA-256": "5" * 64,
         "network": "cnn, 41,594 parameters",
         "data": "digits",
@@ -111,7 +110,7 @@ def test_why_gives_evaluation_checklist_and_decision() -> None:
 def test_file_that_was_replaced_is_named() -> None:
     decision = build_decision(model_sha256="b" * 64)
     lineage = replace(build_lineage(), decisions=[decision])
-    file = read_answers(lineage, "what")["file, SHA-256"]
+    file = read_answers(lineage, "what")["files, SHA-256"]
     assert file == f"{MODEL_SHA256}; NOT what the decision recorded"
 
 
@@ -164,9 +163,15 @@ def test_refused_model_in_production_was_moved_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("comparison", "answer"),
-    [(None, "version 3"), ({"p": 0.0312}, "version 3, McNemar p 0.031"), ({"p": None}, "version 3")],
+    [
+        (None, "version 3"),
+        ({"p": 0.0312}, "version 3, McNemar p 0.031"),
+        ({"p": None}, "version 3"),
+        (["somebody else's file"], "version 3"),
+        ({"p": "small"}, "version 3"),
+    ],
 )
-def test_comparison_names_the_other_version(comparison: dict[str, Any] | None, answer: str) -> None:
+def test_comparison_names_the_other_version(comparison: object, answer: str) -> None:
     decision = build_decision(previous_version=3)
     lineage = replace(build_lineage(), decisions=[decision], verdict={"comparison": comparison})
     assert read_answers(lineage, "why")["compared with"] == answer

@@ -16,7 +16,7 @@ from pipeline.provenance.reproduction import (
     warn_about_changed_code,
 )
 from pipeline.provenance.source import CodeState
-from pipeline.tracking import models, runs
+from pipeline.tracking import loading, models, runs
 from pipeline.tracking.runs import Run
 from support.lineages import CONFIG, PARAMS, RUN_ID, TAGS, build_run
 
@@ -111,7 +111,7 @@ def compare_networks(monkeypatch: pytest.MonkeyPatch, original: nn.Module, new: 
     """Return what `compare_with_original` says; the stored state has another order, as in an exported model."""
     stored = SimpleNamespace(module=SimpleNamespace(state_dict=lambda: dict(reversed(original.state_dict().items()))))
     monkeypatch.setattr(models, "find_model_uri", lambda run_id: "models:/m-1")
-    monkeypatch.setattr(models, "load_model", lambda uri: stored)
+    monkeypatch.setattr(loading, "load_model", lambda uri: stored)
     return compare_with_original(build_result(original), build_result(new), new.state_dict())
 
 
@@ -150,7 +150,7 @@ def compare_runs(monkeypatch: pytest.MonkeyPatch, original: Run, new: Run) -> di
     """Return what `compare_with_original` says of two runs whose weights differ."""
     module = nn.Linear(1, 1)
     monkeypatch.setattr(models, "find_model_uri", lambda run_id: "models:/m-1")
-    monkeypatch.setattr(models, "load_model", lambda uri: SimpleNamespace(module=module))
+    monkeypatch.setattr(loading, "load_model", lambda uri: SimpleNamespace(module=module))
     return compare_with_original(original, new, {"weight": module.weight + 1, "bias": module.bias})
 
 

@@ -11,7 +11,7 @@ from pipeline.evaluation.record import EvaluationRecord
 from pipeline.reports import checklist_evidence
 from pipeline.reports.checklist import Answer
 from pipeline.reports.checklist_evidence import answer_checklist
-from pipeline.tracking.models import StoredModel
+from pipeline.tracking.loading import StoredModel
 from pipeline.tracking.runs import get_run
 from support.evaluations import CLASSES, LABELS, evaluate_predictions, record_evaluation
 
@@ -24,7 +24,7 @@ def build_test_record() -> EvaluationRecord:
 
 def build_stored_model() -> StoredModel:
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 3))
-    return StoredModel(module, "m-1", "8f1c", "models:/m-1", CLASSES, "a" * 64, 9000)
+    return StoredModel(module, "m-1", "8f1c", "models:/m-1", CLASSES, "a" * 64, 9000, 2355)
 
 
 def add_run(

@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
 
 from pipeline.errors import UserError
-from pipeline.tracking import locks, registry
+from pipeline.tracking import registry
 from pipeline.tracking.registry import CHALLENGER, CHAMPION, ModelReference
 from support.outages import lock_database
 from support.stores import MODEL_NAME, create_model_run, overtaken_by, read_aliases, read_stages, register_version
@@ -118,6 +120,19 @@ def test_older_champion_leaves_the_challenger(store: Path) -> None:
     assert read_aliases() == {"champion": 1, "challenger": 2}
 
 
+def test_alias_that_may_not_be_deleted_stays(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's permission EDIT sets an alias, but does not delete one."""
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    monkeypatch.setattr(MlflowClient, "delete_registered_model_alias", refuse)
+    register_version()
+    promote(1)
+    assert read_stages() == {1: "Production"}
+    assert read_aliases() == {"champion": 1, "challenger": 1}
+
+
 def test_stages_without_a_champion_stay(store: Path) -> None:
     register_version()
     registry.sync_stages(MODEL_NAME)
@@ -198,12 +213,6 @@ def test_only_model_needs_no_name(store: Path) -> None:
     register_version()
     assert registry.resolve_model_name(None) == MODEL_NAME
     assert registry.resolve_model_name(MODEL_NAME) == MODEL_NAME
-
-
-def test_lock_is_not_a_model(store: Path) -> None:
-    register_version()
-    locks.create_lock(MODEL_NAME, {"nonce": "1"})
-    assert registry.resolve_model_name(None) == MODEL_NAME
 
 
 def test_empty_store_has_no_model(store: Path) -> None:

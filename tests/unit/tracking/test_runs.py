@@ -77,10 +77,12 @@ def test_deleted_experiment_is_named_with_its_restoration(store: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["digits-classifier.promoting", "digits-classifier.promoting.12"])
-def test_experiment_cannot_have_the_name_of_a_lock(name: str) -> None:
-    with pytest.raises(UserError, match="cannot name an experiment"):
-        runs.get_or_create_experiment(name)
+def test_active_experiment_is_told_from_others(store: Path) -> None:
+    experiment_id = runs.get_or_create_experiment("demo")
+    assert runs.is_active_experiment(experiment_id)
+    assert not runs.is_active_experiment("99")
+    get_client().delete_experiment(experiment_id)
+    assert not runs.is_active_experiment(experiment_id)
 
 
 # --- open and end runs ----------------------------------------------------------------------------------------------
