@@ -32,10 +32,10 @@ SCRIPTS = tuple(sorted(file.name for file in ROOT.glob("*.py")))
 IMAGE_MULTIPLES = (1, 4, 16)  # of the training images, by repeating them
 START_LIMIT = 0.5  # seconds
 
-# The packages that evaluate.py uses, and of MLflow what it loads for a SQLite store and for a pt2 model.
+# The packages that evaluate.py uses, and of MLflow what it loads for a SQLite store.
 EVALUATE_IMPORTS = (
-    "import torch, torchvision, torch.export._trace, torch.export.pt2_archive._package, mlflow.pytorch, "
-    "mlflow.store.tracking.sqlalchemy_store, sklearn.metrics, scipy.stats, matplotlib.figure, pandas"
+    "import torch, torchvision, torch.utils.flop_counter, mlflow, mlflow.store.tracking.sqlalchemy_store, "
+    "mlflow.store.model_registry.sqlalchemy_store, sklearn.metrics, scipy.stats, matplotlib.figure, pandas"
 )
 
 FORMATS = {
