@@ -232,6 +232,7 @@ def roll_back(options: argparse.Namespace) -> int:
         list_decisions,
         record_rollback,
     )
+    from pipeline.promotion.effects import require_version
     from pipeline.promotion.history import rollback_target
     from pipeline.promotion.lock import promotion_lock
     from pipeline.promotion.signature import load_verified_model
@@ -241,7 +242,7 @@ def roll_back(options: argparse.Namespace) -> int:
     with promotion_lock(name, options.wait) as lock:
         complete_unfinished_decisions(name)
         target = rollback_target(list_decisions(name), options.to)
-        reference = registry.ModelReference(f"models:/{name}/{target.version}", name, target.version)
+        reference = registry.reference_version(name, require_version(target))
         stored = load_verified_model(reference).stored
         if stored.sha256 != target.model_sha256:
             raise UserError(

@@ -330,7 +330,7 @@ def build_state(config: TrainingConfig, splits: "Splits", params: dict[str, Any]
     torch.manual_seed(config.seed)
     model = build_model(config.model, len(splits.train.classes), splits.train.images)
     if config.from_run:
-        stored = load_model(ModelReference(find_model_uri(config.from_run), None, None))
+        stored = load_model(ModelReference(find_model_uri(config.from_run)))
         load_weights(model, stored.module.state_dict(), origin=f"run {config.from_run}")
     params["model_parameters"] = count_parameters(model)
     params["model_multiply_adds"] = count_multiply_adds(model.eval())

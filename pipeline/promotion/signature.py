@@ -96,7 +96,7 @@ def sign_candidate(decision: "CandidateDecision", signer: Signer | None) -> Sign
             raise UserError("gates.toml requires a signature; add --signing-key FILE or --sign-keyless")
         return UNSIGNED
     name, version = decision.model_name, decision.candidate.version
-    with loading.open_model(_refer_to(name, version)) as opened:
+    with loading.open_model(registry.reference_version(name, version)) as opened:
         if opened.sha256 != decision.candidate.model_sha256:
             raise UserError(
                 f"{name} version {version} has changed since it was judged (SHA-256 {opened.sha256}, judged: "
@@ -179,7 +179,7 @@ def load_verified_model(reference: ModelReference) -> VerifiedModel:
 def verify_version(name: str, version: int) -> str:
     """Return who signed the version, without loading it; raise what `load_verified_model` raises."""
     policy = read_signature_policy()
-    with loading.open_model(_refer_to(name, version)) as opened:
+    with loading.open_model(registry.reference_version(name, version)) as opened:
         return _verify_model(opened, policy)
 
 
@@ -347,7 +347,3 @@ def _describe_error(error: Exception) -> str:
         return f"another file than was signed: {', '.join(changed_files)}"
     lines = text.splitlines()
     return lines[0][:MAX_MESSAGE_LENGTH] if lines else type(error).__name__
-
-
-def _refer_to(name: str, version: int) -> ModelReference:
-    return ModelReference(f"models:/{name}/{version}", name, version)

@@ -100,7 +100,7 @@ def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
 
 def _refer_to(version: ModelVersion | None, model_uri: str) -> ModelReference:
     if version is None:
-        return ModelReference(model_uri, None, None)
+        return ModelReference(model_uri)
     return reference_version(version.name, int(version.version))
 
 
@@ -122,5 +122,5 @@ def _read_model_sha256(model_uri: str | None, evaluation: EvaluationRecord | Non
         return evaluation.model_sha256  # it was compared with the file a moment ago
     if model_uri:
         with suppress(UserError):
-            return loading.compute_identity(ModelReference(model_uri, None, None))
+            return loading.compute_identity(ModelReference(model_uri))
     return None

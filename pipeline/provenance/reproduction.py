@@ -147,7 +147,7 @@ def compare_with_original(original_run: Run, new_run: Run, state: Mapping[str, T
     original_sha256 = original_run.data.tags.get("result.weights_sha256")
     if original_sha256 == new_run.data.tags["result.weights_sha256"]:
         return {"reproduces": run_id, "identical": True}
-    original = ModelReference(models.find_model_uri(run_id), None, None)
+    original = ModelReference(models.find_model_uri(run_id))
     original_state = loading.load_model(original).module.state_dict()
     if _hash_without_names(original_state) == _hash_without_names(state):
         return {"reproduces": run_id, "identical": True}

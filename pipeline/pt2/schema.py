@@ -13,8 +13,6 @@ MAX_ITEMS = 8192  # of an object or a list; the resnet has 79 tensors
 MAX_NUMBER = 2**16  # of an operator's argument
 MAX_SIZE = 2**31  # of a dimension
 FLOAT32, INT64 = 7, 5  # torch._export.serde.schema.ScalarType
-STRIDED = 7  # torch._export.serde.schema.Layout
-POSITIONAL = 1  # torch._export.serde.schema.ArgumentKind
 
 Identifier = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 StateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]
@@ -106,7 +104,7 @@ class TensorMeta(_Strict):
     device: Device
     strides: Annotated[list[Int], Field(max_length=8)]
     storage_offset: Zero
-    layout: Literal[7]
+    layout: Literal[7]  # strided, in torch._export.serde.schema.Layout
 
 
 # --- model_weights_config.json ------------------------------------------------------------------------------------
@@ -152,7 +150,7 @@ class NamedArgument(_Strict):
 
     name: Identifier
     arg: Argument
-    kind: Literal[1]
+    kind: Literal[1]  # positional, in torch._export.serde.schema.ArgumentKind
 
 
 class NodeRecord(_Strict):

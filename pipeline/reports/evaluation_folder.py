@@ -91,7 +91,7 @@ def check_model(reports: EvaluationReports) -> None:
             f"{reports.folder} is an evaluation of {evaluated_uri}, the model of run {run_id} is {model_uri}; "
             "name the right --run-id or --output-dir"
         )
-    sha256 = read_model(ModelReference(model_uri, None, None)).sha256
+    sha256 = read_model(ModelReference(model_uri)).sha256
     if sha256 != record.model_sha256:
         raise UserError(
             f"{reports.folder} is an evaluation of other files (SHA-256 {record.model_sha256[:12]}...) than "

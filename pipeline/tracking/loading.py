@@ -195,21 +195,25 @@ class _Source:
 
 
 def _find_source(reference: ModelReference) -> _Source:
-    name = reference.uri
-    address = reference.uri
-    recorded: dict[str, str | None] = {}
-    if reference.name is not None and reference.version is not None:
+    if reference.name is None or reference.version is None:
+        name = reference.uri
+        model = _get_logged_model(reference.uri, name)
+        run_id = str(model.source_run_id)
+        recorded = {}
+    else:
         name = f"{reference.name} version {reference.version}"
         version = get_version(reference.name, reference.version)
-        address = str(version.source)
-        recorded["its registration"] = version.tags.get(DIGEST_TAG)
-        recorded["the decision"] = version.tags.get(DECISION_DIGEST_TAG)
-    model = _get_logged_model(address, name)
-    run_id = str(model.source_run_id)
-    if reference.name is not None and reference.version is not None and str(version.run_id) != run_id:
-        raise UserError(
-            f"{name} names run {version.run_id}, but the store says that run {run_id} made its model; register it again"
-        )
+        model = _get_logged_model(str(version.source), name)
+        run_id = str(model.source_run_id)
+        if str(version.run_id) != run_id:
+            raise UserError(
+                f"{name} names run {version.run_id}, but the store says that run {run_id} made its model; "
+                "register it again"
+            )
+        recorded = {
+            "its registration": version.tags.get(DIGEST_TAG),
+            "the decision": version.tags.get(DECISION_DIGEST_TAG),
+        }
     recorded["its training"] = _read_run_digest(run_id)
     known = {record: sha256 for record, sha256 in recorded.items() if sha256}
     return _Source(str(model.model_id), run_id, name, known)

@@ -235,8 +235,8 @@ class ModelReference:
     """Where a model is, and its name and version if it is registered."""
 
     uri: str
-    name: str | None
-    version: int | None
+    name: str | None = None
+    version: int | None = None
 
 
 def reference_version(name: str, number: int) -> ModelReference:
@@ -282,7 +282,7 @@ def resolve_model(model_uri: str | None, run_id: str | None, name: str | None) -
     if run_id:
         versions = list_versions_of_run(run_id)
         if not versions:
-            return ModelReference(find_model_uri(run_id), None, None)
+            return ModelReference(find_model_uri(run_id))
         newest = max(versions, key=lambda version: int(version.version))
         return ModelReference(find_model_uri(run_id), str(newest.name), int(newest.version))
     name = resolve_model_name(name)
@@ -295,7 +295,7 @@ def resolve_model(model_uri: str | None, run_id: str | None, name: str | None) -
 def _resolve_uri(model_uri: str) -> ModelReference:
     match = MODEL_URI.fullmatch(model_uri)
     if not match:
-        return ModelReference(model_uri, None, None)
+        return ModelReference(model_uri)
     name = match["name"]
     number = resolve_version(name, match["number"] or f"@{match['alias']}")
     return reference_version(name, number)
