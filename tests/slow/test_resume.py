@@ -46,8 +46,8 @@ def test_killed_training_gives_the_same_weights(
     while result.code == -signal.SIGKILL:
         process = start_script(tmp_path, "pytorch_demo.py", "--resume", "last")
         result = send(tmp_path, process, 2 + moments.uniform(0, LONGEST_LIFE), signal.SIGKILL)
-    if result.code == 2:  # it was killed between the end of the run and the removal of its checkpoints
-        assert "is FINISHED" in result.stderr, result.stderr
+    if result.code == 2:  # it was killed after the end of the run: before its checkpoints were removed, or after
+        assert "is FINISHED" in result.stderr or "there is no checkpoint" in result.stderr, result.stderr
         shutil.rmtree(tmp_path / "checkpoints")
     (run_id,) = read_run_ids(tmp_path)
     assert_complete(open_store(tmp_path), tmp_path, run_id, reference)

@@ -21,16 +21,17 @@ def race_for_lock(clients: Sequence[Mapping[str, str]], marker: Path, rounds: in
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(len(clients), mp_context=context) as processes:
         compete = partial(_compete, marker=marker, rounds=rounds)
-        return list(processes.map(compete, [dict(client) for client in clients]))
+        return list(processes.map(compete, [{**os.environ, **client} for client in clients]))
 
 
-def _compete(client: dict[str, str], marker: Path, rounds: int) -> int:
-    os.environ.update(client)
+def _compete(env: dict[str, str], marker: Path, rounds: int) -> int:
+    os.environ.clear()  # the fork server keeps the environment of the test that started it
+    os.environ.update(env)
     import mlflow
 
     from pipeline.promotion import lock
 
-    mlflow.set_tracking_uri(client["MLFLOW_TRACKING_URI"])
+    mlflow.set_tracking_uri(env["MLFLOW_TRACKING_URI"])
     lock.POLL_INTERVAL = 0.02
     overlaps = 0
     for _ in range(rounds):
