@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import cli
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.reports.comparison import RunGroup
@@ -41,18 +42,18 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--plot", type=parse_plot_path, metavar="FILE", help="also draw curves, and the metric against cost"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the tables, as one, in full precision")
+    parser.add_argument("--csv", type=cli.path, metavar="FILE", help="also write the tables, as one, in full precision")
     return parser.parse_args(argv)
 
 
 def strip_slash(text: str) -> str:
     """Return the name of a data set as runs record it: a directory without the slash at its end."""
-    return text.rstrip("/")
+    return cli.text(text).rstrip("/")
 
 
 def parse_plot_path(text: str) -> Path:
     """Return the path of a figure in a format that can be drawn."""
-    path = Path(text)
+    path = cli.path(text)
     if path.suffix not in PLOT_SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, .svg or .pdf")
     return path
@@ -62,23 +63,27 @@ def parse_plot_path(text: str) -> Path:
 def main(argv: Sequence[str]) -> int:
     """End lost runs, search the runs, group them by test images, print the tables, write and draw them if asked."""
     options = parse_options(argv)
+    from pipeline.files import find_target
     from pipeline.reports.comparison import format_group, group_runs
     from pipeline.tracking.lost_runs import describe_lost_run, end_lost_runs
     from pipeline.tracking.registry import describe_stages
     from pipeline.tracking.runs import search_experiment_runs
     from pipeline.tracking.store import connect
 
+    for path in (options.csv, options.plot):
+        if path:
+            find_target(path)  # it says now what is wrong with it
     gc.disable()  # MLflow makes a hundred thousand objects for a thousand runs, and all of them stay
     with connect():
         for run_id in end_lost_runs(options.experiment):
             cli.log(describe_lost_run(run_id))
         runs = search_experiment_runs(options.experiment, options.dataset, options.last)
         if not runs:
-            print(describe_empty_result(options.experiment, options.dataset))
+            cli.print_text(describe_empty_result(options.experiment, options.dataset))
             return cli.OK
         groups = group_runs(runs, describe_stages(), options.sort)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print("\n\n".join(format_group(group, width) for group in groups))
+        cli.print_text("\n\n".join(format_group(group, width) for group in groups))
         if options.csv:
             write_csv(options.csv, groups)
         if options.plot:
@@ -92,7 +97,7 @@ def describe_empty_result(experiment: str, dataset: str | None) -> str:
 
     selection = f" on {dataset}" if dataset else ""
     names = ", ".join(list_experiment_names())
-    return f"no runs{selection} in the experiment {experiment!r}; this store has the experiments {names}"
+    return printable(f"no runs{selection} in the experiment {experiment!r}; this store has the experiments {names}")
 
 
 def write_csv(path: Path, groups: "list[RunGroup]") -> None:
@@ -100,10 +105,14 @@ def write_csv(path: Path, groups: "list[RunGroup]") -> None:
     import pandas as pd
 
     from pipeline.files import atomic_file
+    from pipeline.redact import redact
+    from pipeline.reports.comparison import escape_table
+    from pipeline.text import escape_formula
 
     tables = [group.table.assign(dataset=group.dataset, test_digest=group.test_digest) for group in groups]
+    table = escape_table(pd.concat(tables), lambda text: escape_formula(printable(redact(text))))
     with atomic_file(path) as file:
-        pd.concat(tables).to_csv(file)
+        table.to_csv(file)
 
 
 def write_plot(path: Path, groups: "list[RunGroup]", metric: str) -> None:

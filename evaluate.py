@@ -47,12 +47,14 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     model.add_argument("--run-id", help="evaluate the model of this run")
     model.add_argument("--model-uri", help="or the model at this URI: models:/<name>/<version>, models:/<name>@<alias>")
     parser.add_argument("--dataset", help="evaluate on this data set (default: the one that the run trained on)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="directory of the files (default: data)")
+    parser.add_argument(
+        "--data-dir", type=cli.path, default=Path("data"), help="directory of the files (default: data)"
+    )
     parser.add_argument(
         "--batch-size", type=cli.bounded_number(int, 1), default=500, help="images a step (default: 500)"
     )
     cli.add_device_option(parser)
-    parser.add_argument("--output-dir", type=Path, help="directory of the reports (default: evaluation/<run_id>)")
+    parser.add_argument("--output-dir", type=cli.path, help="directory of the reports (default: evaluation/<run_id>)")
     log = parser.add_mutually_exclusive_group()
     log.add_argument("--log-mlflow", action="store_true", help="also log reports and metrics to the run")
     log.add_argument(
@@ -102,16 +104,17 @@ def evaluate(options: argparse.Namespace, patience: "Patience") -> "EvaluationRe
     from pipeline.files import atomic_directory
     from pipeline.provenance.train_digests import count_overlap
     from pipeline.reports.checklist_evidence import answer_checklist
-    from pipeline.reports.evaluation_folder import EvaluationReports, remove_reports
+    from pipeline.reports.evaluation_folder import EvaluationReports, find_report_files, remove_reports
 
     device = choose_device(options.device)
     stored, run = patience.call(partial(load_stored_model, options))
     run_id = run.info.run_id
+    output_dir = options.output_dir or default_folder(run_id)
+    find_report_files(output_dir)  # it says now what is wrong with them
     test = load_test_split(options.dataset or find_dataset_name(run), options.data_dir)
     check_classes(stored, test)
     overlap = patience.call(partial(count_overlap, run_id, test))
     log_overlap(run_id, test, overlap)
-    output_dir = options.output_dir or default_folder(run_id)
     with atomic_directory(output_dir) as folder:
         record = score_model(stored, test, device, options.batch_size, overlap)
         record.write(folder)

@@ -10,6 +10,8 @@ It reads what the three scripts recorded and changes nothing. A fact that nobody
 """
 
 import argparse
+import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     version.add_argument("--version", metavar="N", help="a number, or an alias such as @champion (default: @champion)")
     version.add_argument("--run-id", help="or the model of this run, registered or not")
     parser.add_argument("--json", action="store_true", help="print JSON, not text")
-    parser.add_argument("--prov", type=Path, metavar="FILE", help="also write W3C PROV-JSON")
+    parser.add_argument("--prov", type=cli.path, metavar="FILE", help="also write W3C PROV-JSON")
     options = parser.parse_args(argv)
     name, at, alias = (options.model or "").partition("@")
     if at:
@@ -51,17 +53,20 @@ def is_version(text: str) -> bool:
     """Return whether ``text`` is the number of a version, or an alias such as @champion."""
     if text.startswith("@"):
         return len(text) > 1
-    return text.isdecimal() and int(text) > 0
+    return bool(re.fullmatch("[1-9][0-9]{0,8}", text))
 
 
 @cli.entry_point
 def main(argv: Sequence[str]) -> int:
     """Find the model, gather what the store knows of it, print, write PROV if asked."""
     options = parse_options(argv)
+    from pipeline.files import find_target
     from pipeline.provenance.lineage import gather_lineage
     from pipeline.provenance.lineage_text import format_lineage, lineage_as_dict
     from pipeline.tracking import store
 
+    if options.prov:
+        find_target(options.prov)  # it says now what is wrong with it
     with store.connect():
         lineage = gather_lineage(find_version(options), options.run_id)
         if options.prov:
@@ -69,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         if options.json:
             cli.print_json(lineage_as_dict(lineage))
         else:
-            print(format_lineage(lineage))
+            cli.print_text(format_lineage(lineage))
     return cli.OK
 
 
@@ -90,10 +95,13 @@ def write_prov(path: Path, lineage: "Lineage") -> None:
     """Write the lineage as W3C PROV-JSON."""
     from pipeline.files import atomic_file
     from pipeline.provenance.prov import build_prov_document
+    from pipeline.redact import redact_file
 
     document = build_prov_document(lineage)
+    content = io.StringIO()
+    document.serialize(content, format="json", indent=2)
     with atomic_file(path) as file:
-        document.serialize(str(file), format="json", indent=2)
+        file.write_bytes(redact_file("prov.json", content.getvalue().encode()))
 
 
 if __name__ == "__main__":

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cli
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pipeline.tracking.loading import StoredModel
 
+MAX_STEM_LENGTH = 60  # characters of a picture's name in that of its figure, which may have 255 bytes
+
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, BMP, GIF, TIFF or WebP")
+    parser.add_argument("images", nargs="+", type=cli.path, metavar="IMAGE", help="PNG, JPEG, BMP, GIF, TIFF or WebP")
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model-name", help="the registered model to ask (default: the only one in the store)")
     model.add_argument("--model-uri", help="or the model at this URI: models:/<name>/<version>, models:/<name>@<alias>")
@@ -37,7 +40,10 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
         help="answer 'not sure' below this probability (default: 0)",
     )
     parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="draw each picture, the model's input, and the most probable classes"
+        "--save",
+        type=cli.path,
+        metavar="DIR",
+        help="draw each picture, the model's input, and the most probable classes",
     )
     cli.add_device_option(parser)
     return parser.parse_args(argv)
@@ -65,9 +71,11 @@ class Question:
 def main(argv: Sequence[str]) -> int:
     """Prepare the pictures, load the model, ask it, draw if asked, print."""
     options = parse_options(argv)
+    from pipeline.data.images import MAX_MEMORY
     from pipeline.data.parallel import parallel_map
 
-    prepared = parallel_map(prepare_file, options.images)  # starts now, while the libraries below are imported
+    # It starts now, while the libraries below are imported.
+    prepared = parallel_map(prepare_file, options.images, memory=MAX_MEMORY)
     from pipeline.evaluation.inference import choose_device
     from pipeline.promotion.signature import load_verified_model
     from pipeline.tracking import registry, store
@@ -179,7 +187,8 @@ def save_figures(directory: Path, questions: Sequence[Question], classes: Sequen
                 continue
             picture = read_image(question.file)
             figure = plot_prediction(picture, question.pixels, classes, question.probabilities)
-            figure.savefig(folder / f"{number:0{digits}d}-{question.file.stem}.png")
+            stem = printable(question.file.stem)[:MAX_STEM_LENGTH]
+            figure.savefig(folder / f"{number:0{digits}d}-{stem}.png")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import cli
 from pipeline.context import format_utc
 from pipeline.errors import UserError
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.promotion.candidate_decision import CandidateDecision
@@ -60,7 +61,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     gate = parser.add_argument_group("with --run-id or --version")
     share = cli.bounded_number(float, 0, 1)
     gate.add_argument("--min-accuracy", type=share, help="floor of the test accuracy (default: from gates.toml)")
-    gate.add_argument("--data-dir", type=Path, default=Path("data"), help="test images, if needed (default: data)")
+    gate.add_argument("--data-dir", type=cli.path, default=Path("data"), help="test images, if needed (default: data)")
     gate.add_argument("--dry-run", action="store_true", help="decide, but move nothing and write nothing")
     gate.add_argument(
         "--new-test-set", action="store_true", help="allow another test set than before; score both models on it"
@@ -68,7 +69,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     signing = gate.add_mutually_exclusive_group()
     signing.add_argument(
         "--signing-key",
-        type=Path,
+        type=cli.path,
         metavar="FILE",
         help="sign the model with this private EC key (PEM); its password is read from SIGNING_KEY_PASSWORD",
     )
@@ -309,10 +310,10 @@ def print_history(options: argparse.Namespace) -> int:
     if options.json:
         cli.print_json({"model_name": name, "history": rows})
     elif rows:
-        print(format_table(name, rows))
+        cli.print_text(format_table(name, rows))
     else:
         when = f"at {format_utc(options.at)}" if options.at else "yet"
-        print(f"{name}: nothing was in Production {when}")
+        cli.print_text(printable(f"{name}: nothing was in Production {when}"))
     return cli.OK
 
 
@@ -349,9 +350,12 @@ def format_table(name: str, rows: list[dict[str, Any]]) -> str:
     """Return the history for people."""
     import pandas as pd
 
+    from pipeline.reports.comparison import escape_table
+
     table = pd.DataFrame(rows).drop(columns="decision_run_id")
     table = table.fillna({"until": "now", "accuracy": "-"}).replace({"signer": {"": "nobody"}})
-    return f"{name} in Production, times in UTC\n{table.to_string(index=False, max_colwidth=80)}"
+    table = escape_table(table, printable)
+    return f"{printable(name)} in Production, times in UTC\n{table.to_string(index=False, max_colwidth=80)}"
 
 
 if __name__ == "__main__":

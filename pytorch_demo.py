@@ -16,7 +16,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import cli
 from pipeline.data.catalog import DATASET_NAMES, is_prepared, short_name
-from pipeline.training.config import AUGMENTATIONS, KEPT_WEIGHTS, MODELS, TrainingConfig, build_config
+from pipeline.errors import UserError
+from pipeline.redact import redact
+from pipeline.training.config import AUGMENTATIONS, KEPT_WEIGHTS, MODELS, RANGES, TrainingConfig, build_config
 
 if TYPE_CHECKING:
     from pipeline.data.datasets import Splits
@@ -67,27 +69,27 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         default="mnist",
         help=f"{names}, or the directory that prepare_data.py wrote (default: mnist)",
     )
-    group.add_argument("--data-dir", type=Path, default=Path("data"), help="directory of the files (default: data)")
-    group.add_argument("--limit", type=cli.bounded_number(int, 1), metavar="N", help="train on the first N images only")
+    group.add_argument("--data-dir", type=cli.path, default=Path("data"), help="directory of the files (default: data)")
+    group.add_argument("--limit", type=number(int, "limit"), metavar="N", help="train on the first N images only")
 
 
 def add_training_options(group: argparse._ArgumentGroup) -> None:
     """Add the fields of `TrainingConfig`, under their names."""
-    count = cli.bounded_number(int, 1)
-    rate = cli.bounded_number(float, 0, exclusive=True)
-    share = cli.bounded_number(float, 0, 1)
     group.add_argument("--model", choices=MODELS, help="the network (default: by data set)")
-    group.add_argument("--epochs", type=count, help="passes over the images (default: by data set)")
-    group.add_argument("--batch-size", type=count, default=256, help="images a step (default: 256)")
-    group.add_argument("--lr", type=rate, help="peak learning rate (default: by data set)")
+    group.add_argument("--epochs", type=number(int, "epochs"), help="passes over the images (default: by data set)")
+    group.add_argument("--batch-size", type=number(int, "batch_size"), default=256, help="images a step (default: 256)")
+    group.add_argument("--lr", type=number(float, "lr"), help="peak learning rate (default: by data set)")
     group.add_argument(
-        "--weight-decay", type=cli.bounded_number(float, 0), default=0.05, help="of AdamW (default: 0.05)"
+        "--weight-decay", type=number(float, "weight_decay"), default=0.05, help="of AdamW (default: 0.05)"
     )
     group.add_argument(
-        "--label-smoothing", type=share, default=0.05, help="share of a label spread over all classes (default: 0.05)"
+        "--label-smoothing",
+        type=number(float, "label_smoothing"),
+        default=0.05,
+        help="share of a label spread over all classes (default: 0.05)",
     )
     group.add_argument("--augment", nargs="+", choices=AUGMENTATIONS, help="vary images (default: by data set)")
-    group.add_argument("--seed", type=cli.bounded_number(int, 0), default=0, help="of everything random (default: 0)")
+    group.add_argument("--seed", type=number(int, "seed"), default=0, help="of everything random (default: 0)")
     group.add_argument(
         "--keep",
         choices=KEPT_WEIGHTS,
@@ -95,6 +97,11 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
         help="the epoch whose weights are tested and logged; best: by validation loss (default: last)",
     )
     cli.add_device_option(group)
+
+
+def number(kind: type, field: str) -> Callable[[str], Any]:
+    """Return an argparse type for a field of `TrainingConfig`."""
+    return cli.bounded_number(kind, *RANGES[field][:2], exclusive=RANGES[field].exclusive)
 
 
 def add_tracking_options(group: argparse._ArgumentGroup) -> None:
@@ -113,7 +120,7 @@ def add_checkpoint_options(group: argparse._ArgumentGroup) -> None:
     """Add when and where the state of the training is saved."""
     group.add_argument(
         "--checkpoint-dir",
-        type=Path,
+        type=cli.path,
         default=Path("checkpoints"),
         metavar="DIR",
         help="has a folder for each run until it has finished (default: checkpoints)",
@@ -141,6 +148,7 @@ def add_earlier_run_options(group: argparse._MutuallyExclusiveGroup) -> None:
 
 def dataset_name(text: str) -> str:
     """Return the name or directory of a data set; an argparse type."""
+    cli.path(text)
     if text not in DATASET_NAMES and not is_prepared(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is none of {', '.join(DATASET_NAMES)}, nor a directory that prepare_data.py wrote"
@@ -156,10 +164,24 @@ def check_reproduce_options(parser: argparse.ArgumentParser, options: argparse.N
             parser.error(f"--{name.replace('_', '-')} does not go with --reproduce, which takes it from the run")
 
 
+def check_names(options: argparse.Namespace) -> None:
+    """Refuse a name that holds a secret: everybody who uses the store sees it.
+
+    Raises
+    ------
+    UserError
+        It does.
+    """
+    for option, name in (("--experiment", options.experiment), ("--model-name", options.model_name)):
+        if redact(name) != name:
+            raise UserError(f"{option} holds a secret, or what looks like one; choose another name")
+
+
 @cli.entry_point
 def main(argv: Sequence[str]) -> int:
     """Load the data, train the network in an MLflow run, test it, log it, register it, print the result."""
     options = parse_options(argv)
+    check_names(options)
     from pipeline.provenance.source import describe_code
     from pipeline.session.epochs import train
     from pipeline.session.result import finish, log_complete_training, remove_checkpoints
@@ -259,7 +281,7 @@ def prepare(options: argparse.Namespace, resumption: "Resumption | None", code: 
     params = describe_params(config, splits)
     state = build_state(config, splits, params)
     if checkpoint:
-        checkpoint.restore(state)
+        checkpoint.restore(state, len(splits.train))
     folder = options.checkpoint_dir / job.run_id
     return Training(job, folder, splits, state, params, original, resumption, checkpoint_policy(options))
 
@@ -285,7 +307,6 @@ def describe_job(options: argparse.Namespace, config: TrainingConfig, splits: "S
     """Return what identifies the training; it has no run yet."""
     import torch
 
-    from pipeline.redact import redact
     from pipeline.training.checkpoint import TrainingJob
 
     return TrainingJob(
@@ -348,7 +369,8 @@ def compare_results(training: "Training") -> dict[str, Any]:
     run = runs.get_run(training.job.run_id)
     differences = compare_with_original(training.original.run, run, training.state.model.state_dict())
     verdict = "identical" if differences["identical"] else f"not identical: {json.dumps(differences, indent=2)}"
-    cli.log(verdict)
+    for line in verdict.splitlines():
+        cli.log(line)
     return differences
 
 

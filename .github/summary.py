@@ -12,6 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # Python looks in the directory of this script only
+
+from pipeline.text import escape_markdown  # noqa: E402
+
 if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Evaluation
     from pipeline.evaluation.record import EvaluationRecord
@@ -24,10 +29,10 @@ def main(argv: Sequence[str]) -> None:
     print(format_decision(trained, evaluated, promoted))
     if promoted:
         print_section("Verdict", format_checks(promoted["checks"]))
-        print(f"\n{promoted['reason']}")
+        print(f"\n{escape_markdown(promoted['reason'])}")
         for notice in promoted["notices"]:
-            print(f"\n**Notice:** {notice}")
-        print(f"\nSigned by {promoted['signer']}" if promoted["signer"] else "\nNot signed")
+            print(f"\n**Notice:** {escape_markdown(notice)}")
+        print(f"\nSigned by {escape_markdown(promoted['signer'])}" if promoted["signer"] else "\nNot signed")
     if trained and not evaluated:
         print_section("Metrics", format_table(("metric", "value"), training_metrics(trained)))
     if trained and evaluated:
@@ -46,7 +51,6 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 def read_record(reports: Path) -> "EvaluationRecord":
     """Return what evaluate.py recorded."""
-    sys.path.insert(0, str(Path(__file__).parent.parent))  # Python looks in the directory of this script only
     from pipeline.evaluation.record import EvaluationRecord
 
     return EvaluationRecord.read(reports, origin=str(reports))
@@ -66,7 +70,7 @@ def format_decision(
         if result is None:
             return f"**No decision.** {script} did not finish; the log of the job says why."
     assert promoted is not None
-    version = f"{promoted['model_name']} version {promoted['version']}"
+    version = f"{escape_markdown(promoted['model_name'])} version {promoted['version']}"
     previous = "none"
     if promoted["previous_version"]:
         previous = f"version {promoted['previous_version']}"
@@ -83,14 +87,14 @@ def format_checks(checks: Iterable[dict[str, Any]]) -> str:
     rows = []
     for check in checks:
         figures = [format_figure(check[name]) for name in ("value", "champion", "threshold")]
-        rows.append((check["name"], *figures, "passed" if check["passed"] else "refused"))
+        rows.append((escape_markdown(check["name"]), *figures, "passed" if check["passed"] else "refused"))
     return format_table(("check", "value", "in Production", "threshold", "result"), rows)
 
 
 def training_metrics(trained: dict[str, Any]) -> list[tuple[str, str]]:
     """Return name and value of what pytorch_demo.py measured."""
     return [
-        ("data set", trained["dataset"]),
+        ("data set", escape_markdown(trained["dataset"])),
         ("accuracy", format_figure(trained["test_accuracy"])),
         ("loss", format_figure(trained["test_loss"])),
         *run_metrics(trained),
@@ -101,7 +105,7 @@ def evaluation_metrics(trained: dict[str, Any], record: "EvaluationRecord") -> l
     """Return name and value of what evaluate.py measured."""
     interval = record.accuracy_interval
     return [
-        ("data set", trained["dataset"]),
+        ("data set", escape_markdown(trained["dataset"])),
         ("test images", f"{record.samples:,}"),
         ("accuracy", format_figure(record.accuracy)),
         (f"its {interval.confidence:.0%} interval", f"{interval.low:.4f} to {interval.high:.4f}"),
@@ -116,7 +120,7 @@ def evaluation_metrics(trained: dict[str, Any], record: "EvaluationRecord") -> l
 
 def run_metrics(trained: dict[str, Any]) -> list[tuple[str, str]]:
     """Return how long the training took, and its run."""
-    return [("training, seconds", f"{trained['training_seconds']:.1f}"), ("run", f"`{trained['run_id']}`")]
+    return [("training, seconds", f"{trained['training_seconds']:.1f}"), ("run", escape_markdown(trained["run_id"]))]
 
 
 def format_checklist(reports: Path) -> str:
@@ -124,16 +128,18 @@ def format_checklist(reports: Path) -> str:
     answers = json.loads((reports / "checklist.json").read_text(encoding="utf-8"))
     rows = []
     for answer in answers:
-        rows.append((answer["question"], f"**{answer['verdict']}**", " ".join(answer["sentences"])))
+        sentences = escape_markdown(" ".join(answer["sentences"]))
+        rows.append((escape_markdown(answer["question"]), f"**{escape_markdown(answer['verdict'])}**", sentences))
     return format_table(("question", "verdict", "why"), rows)
 
 
 def format_confusion_matrix(evaluation: "Evaluation") -> str:
     """Return the confusion matrix as a table: truth in rows, prediction in columns."""
+    classes = [escape_markdown(name) for name in evaluation.classes]
     rows = []
-    for name, counts in zip(evaluation.classes, evaluation.confusion, strict=True):
+    for name, counts in zip(classes, evaluation.confusion, strict=True):
         rows.append((f"**{name}**", *(str(count) for count in counts)))
-    return format_table(("truth \\ prediction", *evaluation.classes), rows)
+    return format_table(("truth \\ prediction", *classes), rows)
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -5,20 +5,30 @@ Imports nothing heavy, so that ``--help`` and a mistyped option answer at once.
 
 import argparse
 import functools
+import io
 import json
 import logging
-import math
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from pipeline.errors import UserError
+from pipeline.redact import redact, redact_value
 from pipeline.signals import Stopped, raise_on_signals
+from pipeline.text import format_log_line
 
 OK, REFUSED, USER_ERROR = 0, 1, 2
+BUG = 70  # EX_SOFTWARE of sysexits.h; not 1, with which Python ends: that says that the answer is no
+MAX_NUMBER = 1_000_000_000  # of an option, unless it has another maximum
+MAX_TEXT_LENGTH = 5000  # characters of an option, as of a tag in MLflow
+MAX_NAME_SIZE, MAX_PATH_SIZE = 255, 4095  # bytes, of a file on Linux
+MAX_SHOWN_LENGTH = 100  # characters of a value in a message
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +38,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
+        self.register("type", None, text)  # of an option without a type
 
     def parse_given(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return only the options that ``argv`` has, without defaults: name -> value."""
@@ -38,34 +49,57 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the one line and exit with code 2."""
-        self.exit(USER_ERROR, f"error: {message}; {self.prog} --help lists the options\n")
+        log(f"error: {message}; {self.prog} --help lists the options")
+        self.exit(USER_ERROR)
 
 
 def bounded_number(
-    kind: type, minimum: float, maximum: float = math.inf, *, exclusive: bool = False
+    kind: type, minimum: float, maximum: float = MAX_NUMBER, *, exclusive: bool = False
 ) -> Callable[[str], Any]:
-    """Return an argparse type for a finite number from ``minimum`` to ``maximum``.
+    """Return an argparse type for a number from ``minimum`` to ``maximum``.
 
     If ``exclusive``, the number has to be greater than ``minimum``.
     """
     noun = "a whole number" if kind is int else "a number"
     expected = f"{noun} above {minimum}" if exclusive else f"{noun} of at least {minimum}"
-    if math.isfinite(maximum):
-        expected += f" and at most {maximum}"
+    expected += f" and at most {maximum}"
 
     def convert(text: str) -> Any:
-        error = argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        error = argparse.ArgumentTypeError(f"{_shorten(text)} is not {expected}")
         try:
             value = kind(text)
-        except ValueError:
+        except ValueError:  # also more than 4,300 digits
             raise error from None
-        if not math.isfinite(value) or value < minimum or value > maximum:
+        if not minimum <= value <= maximum:  # NaN is not
             raise error
         if exclusive and value == minimum:
             raise error
         return value
 
     return convert
+
+
+def text(value: str) -> str:
+    """Return a name or a sentence, which is not empty and not longer than MLflow can keep; an argparse type."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("it is empty; leave the option out for its default")
+    if len(value) > MAX_TEXT_LENGTH:
+        raise argparse.ArgumentTypeError(f"{_shorten(value)} has more than {MAX_TEXT_LENGTH:,} characters")
+    return value
+
+
+def path(value: str) -> Path:
+    """Return the path of a file or directory that can exist; an argparse type."""
+    if not value:
+        raise argparse.ArgumentTypeError("it is empty; the current directory is .")
+    name_sizes = [len(os.fsencode(name)) for name in value.split("/")]
+    if len(os.fsencode(value)) > MAX_PATH_SIZE or max(name_sizes) > MAX_NAME_SIZE:
+        raise argparse.ArgumentTypeError(f"{_shorten(value)} is too long for the path of a file")
+    return Path(value)
+
+
+def _shorten(value: str) -> str:
+    return repr(value) if len(value) <= MAX_SHOWN_LENGTH else f"{value[:MAX_SHOWN_LENGTH]!r}..."
 
 
 def add_device_option(options: argparse._ActionsContainer) -> None:
@@ -91,20 +125,40 @@ def log(message: str) -> None:
 
     A line that nobody can read any more, as in a closed terminal, must not end a training.
     """
-    with suppress(OSError, ValueError):  # ValueError: the stream is closed
-        print(message, file=sys.stderr, flush=True)
+    _write_to_stderr(format_log_line(redact(message)))
 
 
-def print_json(result: dict[str, Any]) -> None:
-    """Write the script's result: one line of JSON on stdout.
+def print_text(text: str) -> None:
+    """Write lines for people to stdout. A name in them must not have a newline: `pipeline.text.printable` escapes it.
 
     Raises
     ------
     UserError
         Nobody reads stdout any more, or its disk is full.
     """
+    _write_to_stdout("\n".join(format_log_line(redact(line)) for line in text.split("\n")))
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Write the script's result: one line of JSON on stdout, in ASCII.
+
+    Raises
+    ------
+    UserError
+        Nobody reads stdout any more, or its disk is full.
+    """
+    text = json.dumps(redact_value(result), allow_nan=False)
+    _write_to_stdout(text.replace("##", r"#\u0023"))  # in a CI job's log, "##[error]" would be a command
+
+
+def _write_to_stderr(line: str) -> None:
+    with suppress(OSError, ValueError):  # ValueError: the stream is closed
+        print(line, file=sys.stderr, flush=True)
+
+
+def _write_to_stdout(text: str) -> None:
     try:
-        print(json.dumps(result, allow_nan=False), flush=True)
+        print(text, flush=True)
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - Python would try once more at its end
         raise UserError(f"everything is done, but the result cannot be written to stdout ({error.strerror})") from None
@@ -122,16 +176,18 @@ def entry_point(main: Callable[[Sequence[str]], int]) -> EntryPoint:
 
     The result takes None for the options of the command line. It shows the log lines of the package, turns a
     `UserError` into one line and code 2, and a signal into 128 and its number: Ctrl-C into 130, SIGTERM into 143.
-    Every other exception is a bug and keeps its traceback.
+    An exception of others that says what the caller can change, such as too little memory, is one line and code 2
+    too. Every other exception is a bug: it shows its traceback and gives code 70.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:] if argv is None else argv
         _open_closed_streams()
-        with _package_log(), raise_on_signals():
+        _escape_unencodable_text()
+        with _stop_workflow_commands(), _package_log(), raise_on_signals():
             try:
-                return main([str(argument) for argument in arguments])
+                return main([_check_argument(str(argument)) for argument in arguments])
             except SystemExit as end:  # from argparse
                 return int(end.code or 0)
             except UserError as error:
@@ -141,16 +197,73 @@ def entry_point(main: Callable[[Sequence[str]], int]) -> EntryPoint:
                 stop = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
                 log(f"stopped; {stop.advice}" if stop.advice else "stopped")
                 return 128 + stop.number
+            except Exception as error:
+                problem = _explain_exception(error)
+                if problem:
+                    log(f"error: {problem}")
+                    return USER_ERROR
+                for line in traceback.format_exc().splitlines():
+                    log(line)
+                return BUG
 
     return run
 
 
+def _check_argument(argument: str) -> str:
+    """Return the argument; raise UserError if neither a store nor a result in JSON can have it."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the argument {_shorten(argument)} is not UTF-8; rename what it names") from None
+    if "\0" in argument:
+        raise UserError(f"the argument {_shorten(argument)} has a null character; leave it out")
+    return argument
+
+
+def _explain_exception(error: Exception) -> str | None:
+    """Return in one line what the caller can do about an exception; None for a bug."""
+    if _is_out_of_memory(error):
+        return "there is not enough memory; choose a smaller --batch-size or fewer images, or stop other programs"
+    if isinstance(error, BrokenExecutor):
+        return "a worker process was killed, as happens if the memory is full; stop other programs, or use fewer images"
+    if isinstance(error, ModuleNotFoundError):
+        package, _, _ = (error.name or "pipeline").partition(".")
+        if package != "pipeline":
+            return f"the package {package} is not installed; run: pip install --require-hashes -r requirements.lock"
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory was too small. PyTorch has an exception of its own for a GPU, and none for the CPU."""
+    if isinstance(error, RuntimeError):
+        return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError)
+
+
 class _LineFormatter(logging.Formatter):
-    """A message as it is; a warning says that it is one."""
+    """A message in one line; a warning says that it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = super().format(record)
-        return f"warning: {message}" if record.levelno >= logging.WARNING else message
+        message = redact(super().format(record))
+        return format_log_line(f"warning: {message}" if record.levelno >= logging.WARNING else message)
+
+
+@contextmanager
+def _stop_workflow_commands() -> Iterator[None]:
+    """Let GitHub Actions take no line for a command, also none of a library; after the script it does so again.
+
+    Only who knows the word can go on: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands.
+    The runner may read the end of stdout after the end of stderr, so that what is written to stdout is harmless anyway.
+    """
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        yield
+        return
+    word = os.urandom(16).hex()
+    _write_to_stderr(f"::stop-commands::{word}")
+    try:
+        yield
+    finally:
+        _write_to_stderr(f"::{word}::")
 
 
 @contextmanager
@@ -167,6 +280,12 @@ def _package_log() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = True
+
+
+def _escape_unencodable_text() -> None:
+    """Let stdout write what its encoding lacks, as with LC_ALL=en_US.ISO-8859-1, as stderr does: escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _open_closed_streams() -> None:

@@ -1,10 +1,9 @@
 """The cleaned data set on disk: its report, for programs and for people, and the images that were set aside."""
 
+import io
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,12 @@ from PIL import Image
 
 from pipeline.cleaning.checks import CHANGED, LISTED, PROBLEMS, SET_ASIDE, CleanedImages, Finding
 from pipeline.cleaning.importers import FoundImages, RawImage
-from pipeline.data.catalog import CLEANING_REPORT_FILE
-from pipeline.data.images import UnusableImageError
+from pipeline.data.catalog import CLEANING_REPORT_FILE, MAX_JSON_SIZE
+from pipeline.data.images import MAX_FILE_SIZE, UnusableImageError
 from pipeline.data.splits import Dataset
+from pipeline.errors import UserError
+from pipeline.regular_files import open_real_file, read_limited
+from pipeline.text import escape_markdown
 
 MARKDOWN_FILE = "cleaning_report.md"
 SHEET_FILE = "cleaning_report.png"
@@ -46,6 +48,7 @@ def build_report(cleaned: CleanedImages, source: FoundImages, train: Dataset, te
             "kind": source.kind,
             "images": len(source.images),
             "files_ignored": source.ignored_files,
+            "files_refused": [{"file": str(entry.path), "reason": entry.reason} for entry in source.refused],
         },
         "images": len(cleaned.labels),
         "classes": _count_by_class(train, test),
@@ -113,13 +116,14 @@ def format_cleaning_report(report: Mapping[str, Any]) -> str:
     for name, problem in report["findings"].items():
         lines.append(f"| {name} | {problem['count']:,} | {problem['done']} | {problem['what']} |")
     lines += _format_ignored_files(report["source"]["files_ignored"])
+    lines += _format_refused_files(report["source"]["files_refused"])
     for name, problem in report["findings"].items():
         if problem["images"]:
             lines += ["", f"## {name}: {problem['count']:,}", ""]
             lines += _format_images(problem)
     lines += ["", "## Classes", "", "| class | to train on | to test on |", "| --- | --- | --- |"]
     for name, counts in report["classes"].items():
-        lines.append(f"| {_format_name(name)} | {counts['train']:,} | {counts['test']:,} |")
+        lines.append(f"| {escape_markdown(name)} | {counts['train']:,} | {counts['test']:,} |")
     return "\n".join(lines) + "\n"
 
 
@@ -127,24 +131,27 @@ def _format_ignored_files(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     lines = ["", f"{len(names):,} files not looked at, because of their names or because they lie in no class:", ""]
-    lines += [f"- {_format_name(name)}" for name in names[:MAX_LISTED]]
+    lines += [f"- {escape_markdown(name)}" for name in names[:MAX_LISTED]]
+    return lines
+
+
+def _format_refused_files(files: Sequence[Mapping[str, str]]) -> list[str]:
+    if not files:
+        return []
+    lines = ["", f"{len(files):,} not read, because they are no regular files, or are links that lead elsewhere:", ""]
+    lines += [f"- {escape_markdown(file['file'])}: {escape_markdown(file['reason'])}" for file in files[:MAX_LISTED]]
     return lines
 
 
 def _format_images(problem: Mapping[str, Any]) -> list[str]:
     lines = []
     for image in problem["images"][:MAX_LISTED]:
-        line = f"- {_format_name(image['file'])} (class {_format_name(image['class'])}): {image['detail']}"
+        file, label, detail = [escape_markdown(image[key]) for key in ("file", "class", "detail")]
+        line = f"- {file} (class {label}): {detail}"
         if image["set_aside"] and problem["done"] != SET_ASIDE:
             line += "; set aside"
         lines.append(line)
     return lines
-
-
-def _format_name(name: str) -> str:
-    """Return a name as Markdown code, without the characters that would end it or split the table."""
-    text = name.replace("`", "'").replace("|", "/")
-    return "`" + " ".join(text.split()) + "`"
 
 
 def list_examples(cleaned: CleanedImages) -> list[tuple[str, list[tuple[np.ndarray | None, str]]]]:
@@ -168,9 +175,20 @@ def list_examples(cleaned: CleanedImages) -> list[tuple[str, list[tuple[np.ndarr
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write the report into ``folder``, as JSON and as Markdown."""
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    (folder / CLEANING_REPORT_FILE).write_text(text, encoding="utf-8")
+    """Write the report into ``folder``, as JSON and as Markdown.
+
+    Raises
+    ------
+    UserError
+        It would be larger than what is read later.
+    """
+    content = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    if len(content) > MAX_JSON_SIZE:
+        raise UserError(
+            f"the report would have {len(content):,} bytes, more than {MAX_JSON_SIZE:,}: too many images have a "
+            "problem, or too many files are ignored; remove them from the source"
+        )
+    (folder / CLEANING_REPORT_FILE).write_bytes(content)
     (folder / MARKDOWN_FILE).write_text(format_cleaning_report(report), encoding="utf-8")
 
 
@@ -183,15 +201,32 @@ def write_quarantine(folder: Path, cleaned: CleanedImages) -> None:
 
 
 def _write_image(image: RawImage, folder: Path) -> None:
+    content = _read_content(image)
+    if content is None:
+        return
     file = folder / _file_name(image)
     file.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while file.exists():  # names that differ in capitals only are the same on some disks
+        number += 1
+        file = file.with_name(f"{number}-{file.name[:100]}")
+    file.write_bytes(content)
+
+
+def _read_content(image: RawImage) -> bytes | None:
+    """Return a file as it is, or pixels as PNG; None if that cannot be read, or is too large for a picture."""
     if isinstance(image.content, Path):
-        with suppress(OSError):  # a file that cannot be read cannot be copied
-            shutil.copyfile(image.content, file)
-        return
+        try:
+            with open_real_file(image.content) as file:
+                return read_limited(file, MAX_FILE_SIZE)
+        except OSError:
+            return None
     pixels = _read_or_none(image)
-    if pixels is not None:
-        Image.fromarray(pixels).save(file)
+    if pixels is None:
+        return None
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    return png.getvalue()
 
 
 def _file_name(image: RawImage) -> str:
@@ -199,7 +234,7 @@ def _file_name(image: RawImage) -> str:
     if isinstance(image.content, Path):
         return image.name
     # The maker of the file chose the array's name: it must not lead out of the folder.
-    name = f"{image.name[-40:]} {image.label[:40]}"
+    name = f"{image.name[-40:]} {image.label[:15]}"  # at most 225 bytes
     return re.sub(r"[^][\w. -]", "_", name) + ".png"
 
 

@@ -22,6 +22,7 @@ from pipeline.promotion.decision_tags import (
     write_decision,
 )
 from pipeline.promotion.report_run import describe_report, finish_report, kill_report
+from pipeline.text import escape_markdown
 from pipeline.tracking import registry, tags
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ def _describe_on_version(model_name: str, decision: Decision) -> None:
     """Write the decision on the version, where the UI shows it."""
     link, checks = describe_report(decision.decision_run_id)
     paragraphs = [
-        f"{decision.kind.capitalize()} on {decision.time:%Y-%m-%d %H:%M} UTC by {decision.user}.",
-        decision.reason,
+        f"{decision.kind.capitalize()} on {decision.time:%Y-%m-%d %H:%M} UTC by {escape_markdown(decision.user)}.",
+        escape_markdown(decision.reason),
     ]
     if link:
         paragraphs.append(f"{link} has every check, the policy and the evidence.")

@@ -1,10 +1,14 @@
 """The record of a decision, for people: ``verdict.md``."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.promotion.gate import format_figure
+from pipeline.text import escape_markdown
+
+LINK = re.compile(r"https?://[\w.:/~%-]+", re.ASCII)  # nothing that ends a link in Markdown
 
 
 def format_verdict_files(record: Mapping[str, Any]) -> dict[str, str]:
@@ -20,8 +24,8 @@ def format_verdict(record: Mapping[str, Any]) -> str:
     subject = record["model_name"]
     if record["version"] is not None:
         subject += f" version {record['version']}"
-    lines = [f"# {subject}: {record['decision']}", "", record["reason"], ""]
-    lines += [f"- **{notice}**" for notice in record.get("notices", [])]
+    lines = [f"# {escape_markdown(subject)}: {record['decision']}", "", escape_markdown(record["reason"]), ""]
+    lines += [f"- **{escape_markdown(notice)}**" for notice in record.get("notices", [])]
     if record.get("notices"):
         lines.append("")
     if record["checks"]:
@@ -37,8 +41,8 @@ def _format_checks(checks: list[dict[str, Any]]) -> list[str]:
     for check in checks:
         figures = [_format_figure(check[key]) for key in ("value", "champion", "threshold")]
         result = "passed" if check["passed"] else "**refused**"
-        lines.append(f"| {check['name']} | {' | '.join(figures)} | {result} |")
-    sentences = [f"- {check['name']}: {check['sentence']}" for check in checks]
+        lines.append(f"| {escape_markdown(check['name'])} | {' | '.join(figures)} | {result} |")
+    sentences = [f"- {escape_markdown(check['name'])}: {escape_markdown(check['sentence'])}" for check in checks]
     return [*lines, "", *sentences, ""]
 
 
@@ -53,28 +57,35 @@ def _format_comparison(comparison: Mapping[str, Any]) -> list[str]:
         f"{comparison['only_champion']:,} only the champion."
     )
     if comparison["left_out"]:
-        names = ", ".join(comparison["left_out"])
+        names = ", ".join(map(escape_markdown, comparison["left_out"]))
         sentence += f" These are the images whose class both know; left out: {names}."
     return [sentence, ""]
 
 
+def _format_job(url: str | None) -> str:
+    if not url:
+        return ""
+    return f", [CI job]({url})" if LINK.fullmatch(url) else f", CI job {escape_markdown(url)}"
+
+
 def _format_facts(record: Mapping[str, Any]) -> list[str]:
-    job = f", [CI job]({record['job_url']})" if record["job_url"] else ""
-    lines = [f"- Decided at {record['time']} by {record['user']} on {record['host']}{job}"]
+    user, host = escape_markdown(record["user"]), escape_markdown(record["host"])
+    lines = [f"- Decided at {record['time']} by {user} on {host}{_format_job(record['job_url'])}"]
     for role in ("candidate", "champion"):
         version = record.get(role)
         if version:
             lines.append(
                 f"- {role.capitalize()}: version {version['version']}, run {version['run_id']}, "
-                f"model SHA-256 {version['model_sha256'] or 'not read'}; evidence: {version['evidence']}"
+                f"model SHA-256 {version['model_sha256'] or 'not read'}; "
+                f"evidence: {escape_markdown(version['evidence'])}"
             )
     if record.get("lock_owner"):
-        lines.append(f"- The lock was that of {record['lock_owner']}")
+        lines.append(f"- The lock was that of {escape_markdown(record['lock_owner'])}")
     if record["previous_version"] is None:
         lines.append("- Nothing was in Production")
     policy = record.get("policy")
     if policy:
-        lines.append(f"- Test set: {record['dataset']}, SHA-256 {record['dataset_digest']}")
+        lines.append(f"- Test set: {escape_markdown(record['dataset'])}, SHA-256 {record['dataset_digest']}")
         lines += [f"- Policy: SHA-256 {policy['sha256']}, of which these rules:", ""]
         lines += [f"      {name} = {rule!r}" for name, rule in policy["rules"].items()]
     return lines

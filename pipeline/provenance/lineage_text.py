@@ -4,8 +4,10 @@ import textwrap
 from typing import Any
 
 from pipeline.context import format_utc
+from pipeline.documents import parse_count
 from pipeline.provenance.lineage import Lineage
 from pipeline.provenance.questions import Facts, answer_questions, list_unanswered
+from pipeline.text import printable
 
 QUESTION_WIDTH = 7  # characters
 NAME_WIDTH = 18
@@ -14,7 +16,7 @@ NAME_WIDTH = 18
 def format_lineage(lineage: Lineage, width: int = 120) -> str:
     """Return the answers for people: the questions, the graph, what is missing; lines of ``width`` characters."""
     questions = answer_questions(lineage)
-    lines = [lineage.name]
+    lines = [printable(lineage.name)]
     for question, facts in questions.items():
         lines += ["", *_format_question(question, facts, width)]
     lines += ["", *format_graph(lineage, questions), ""]
@@ -32,7 +34,7 @@ def _format_question(question: str, facts: Facts, width: int) -> list[str]:
     indent = " " * (QUESTION_WIDTH + NAME_WIDTH)
     for name, fact in facts.items():
         head = f"{label:{QUESTION_WIDTH}}{name:{NAME_WIDTH}}"
-        value = fact.value or f"UNANSWERED ({fact.source})"
+        value = printable(fact.value or f"UNANSWERED ({fact.source})")
         lines += textwrap.wrap(head + value, width, subsequent_indent=indent, break_on_hyphens=False)
         label = ""  # the first line of a question has its name
     return lines
@@ -54,15 +56,15 @@ def format_graph(lineage: Lineage, questions: dict[str, Facts]) -> list[str]:
     for index, (name, description) in enumerate(steps):
         indent = "   " * min(index, 4)
         arrow = "-> " if index else ""
-        lines.append(f"{indent}{arrow}{name}: {description or '(unanswered)'}")
+        lines.append(printable(f"{indent}{arrow}{name}: {description or '(unanswered)'}"))
     return lines
 
 
 def _describe_data(lineage: Lineage) -> str | None:
-    dataset, size = lineage.params.get("dataset"), lineage.params.get("train_size", "")
-    if not dataset or not size.isdecimal():
+    dataset, size = lineage.params.get("dataset"), parse_count(lineage.params.get("train_size"))
+    if not dataset or size is None:
         return None
-    return f"{dataset}, {int(size):,} training images"
+    return f"{dataset}, {size:,} training images"
 
 
 def _describe_training(lineage: Lineage, questions: dict[str, Facts]) -> str | None:

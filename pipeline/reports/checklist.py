@@ -6,9 +6,10 @@ are in `checklist_mistakes`; `checklist_evidence` gathers what all of them need.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.evaluation.metrics import Evaluation, wilson_interval
 
@@ -24,6 +25,7 @@ QUESTIONS = {
 CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")  # metrics for each epoch
 CLOCK_TOLERANCE = 0.9  # a cost is higher than another if their ratio is below this: clocks are not exact
 
+Verdict = Annotated[str, Field(pattern=rf"^({'|'.join(SEVERITY)})$")]
 Finding = tuple[str, str]  # a verdict, and a sentence
 
 
@@ -40,8 +42,8 @@ class Answer:
     """
 
     question: str
-    verdict: str
-    sentences: tuple[str, ...]
+    verdict: Verdict
+    sentences: Annotated[tuple[str, ...], Field(min_length=1)]
     figures: dict[str, Any]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 
+from pipeline.documents import parse_count
 from pipeline.errors import UserError
 from pipeline.evaluation.inference import count_multiply_adds, measure_latencies
 from pipeline.evaluation.record import EvaluationRecord
@@ -22,6 +23,7 @@ from pipeline.tracking.runs import Run
 
 logger = logging.getLogger(__name__)
 
+LARGEST_FIGURE = 1e9  # a loss or seconds above it are not believed
 COST_PARAMS = ("model_parameters", "model_multiply_adds")
 MACHINE_TAGS = ("environment.cpu", "environment.gpu", "environment.threads")  # seconds are compared if these are equal
 
@@ -40,7 +42,7 @@ def answer_checklist(record: EvaluationRecord, stored: StoredModel, run: Run) ->
     """
     floor = _read_floor(record.dataset)
     peers = _find_peers(run, record.dataset_digest)
-    curves = runs.get_metric_histories(run.info.run_id, CURVES)
+    curves = _read_curves(run.info.run_id)
     module = stored.module.cpu()
     costs = _read_costs(run, run)
     costs["model_parameters"] = float(record.parameters)
@@ -72,8 +74,20 @@ def _read_floor(dataset: str) -> float | None:
 def _read_validation_size(run: Run, test_digest: str) -> int | None:
     """Return the number of validation images, if the test images are those of the run."""
     params = run.data.params
-    size = params.get("validation_size")
-    return int(size) if size and params.get("test_digest") == test_digest else None
+    size = parse_count(params.get("validation_size"))
+    return size if size and params.get("test_digest") == test_digest else None
+
+
+def _read_curves(run_id: str) -> dict[str, list[float]]:
+    """Return the curves of the run; none if one of them cannot be that of a training."""
+    curves = runs.get_metric_histories(run_id, CURVES)
+    lengths = {len(values) for values in curves.values()}
+    for name, values in curves.items():
+        highest = 1.0 if name.endswith("accuracy") else LARGEST_FIGURE
+        if len(lengths) > 1 or not all(0 <= value <= highest for value in values):
+            logger.warning("the metric %s of run %s cannot be of a training, so the curves are left out", name, run_id)
+            return {}
+    return curves
 
 
 def _find_peers(run: Run, test_digest: str) -> list[Peer]:
@@ -82,7 +96,7 @@ def _find_peers(run: Run, test_digest: str) -> list[Peer]:
     peers = []
     for other in runs.search_runs(run.info.experiment_id, same_test):
         accuracy = other.data.metrics.get("test_accuracy")
-        if other.info.run_id != run.info.run_id and accuracy is not None:
+        if other.info.run_id != run.info.run_id and accuracy is not None and 0 <= accuracy <= 1:
             peers.append(Peer(other.info.run_id, other.info.run_name, accuracy, _read_costs(other, run)))
     return peers
 
@@ -91,11 +105,12 @@ def _read_costs(run: Run, reference: Run) -> dict[str, float]:
     """Return the costs that the run records; its seconds only if it ran on a machine like that of ``reference``."""
     costs = {}
     seconds = run.data.metrics.get("training_seconds")
-    if seconds is not None and _describe_machine(run) == _describe_machine(reference):
+    if seconds is not None and 0 < seconds <= LARGEST_FIGURE and _describe_machine(run) == _describe_machine(reference):
         costs["training_seconds"] = seconds
     for name in COST_PARAMS:
-        if name in run.data.params:
-            costs[name] = float(run.data.params[name])
+        cost = parse_count(run.data.params.get(name))
+        if cost:
+            costs[name] = float(cost)
     return costs
 
 

@@ -1,13 +1,16 @@
 """Runs side by side: what differs between them, what came out, which is best on the same test images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
 from pipeline.data.catalog import SPLITS
+from pipeline.documents import parse_milliseconds
 from pipeline.errors import UserError
+from pipeline.text import printable
 from pipeline.tracking.lost_runs import is_silent
 from pipeline.tracking.runs import FINISHED, Run
 
@@ -99,7 +102,7 @@ def _build_table(runs: Sequence[Run], stages: Mapping[str, str], sort: str) -> p
     table.insert(0, "name", [run.info.run_name for run in runs])
     table["stage"] = [stages.get(run.info.run_id, "") for run in runs]
     table["status"] = ["lost?" if is_silent(run) else run.info.status for run in runs]
-    table["started"] = pd.to_datetime([run.info.start_time for run in runs], unit="ms").floor("s")
+    table["started"] = pd.to_datetime([_read_start(run) for run in runs]).floor("s")
     table.index = pd.Index([run.info.run_id for run in runs], name="run_id")
 
     ascending = is_lower_better(sort)
@@ -108,6 +111,12 @@ def _build_table(runs: Sequence[Run], stages: Mapping[str, str], sort: str) -> p
     table.insert(0, "best", finished == best)
     order = finished.sort_values(ascending=ascending, kind="stable").index  # NaN comes last
     return table.loc[order]
+
+
+def _read_start(run: Run) -> datetime | None:
+    """Return when the run started, in UTC; None if the store gives no such time."""
+    start = parse_milliseconds(run.info.start_time)
+    return start.replace(tzinfo=None) if start else None
 
 
 def _differing_params(runs: Sequence[Run]) -> pd.DataFrame:
@@ -128,14 +137,25 @@ def _final_metrics(runs: Sequence[Run], sort: str) -> pd.DataFrame:
 
 def format_group(group: RunGroup, width: int | None) -> str:
     """Return the group for people; in blocks of at most ``width`` characters if it is not None."""
-    table = group.table.reset_index()
+    table = escape_table(group.table.reset_index(), printable)
     table["best"] = table["best"].map({True: "*", False: ""})
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name]):
             table[name] = _format_column(name, table[name])
     columns = [*table.columns[1:], "run_id"]
     table = table[columns].rename(columns={"best": ""})
-    return f"{group.title}\n{table.to_string(index=False, line_width=width)}"
+    return f"{printable(group.title)}\n{table.to_string(index=False, line_width=width)}"
+
+
+def escape_table(table: pd.DataFrame, escape: Callable[[str], str]) -> pd.DataFrame:
+    """Return the table with its texts, and the names of its columns, as ``escape`` returns them."""
+    escaped = table.rename(columns=escape)
+    for position, dtype in enumerate(escaped.dtypes):
+        if not pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_datetime64_any_dtype(dtype):
+            column = escaped.iloc[:, position]
+            texts = [escape(value) if isinstance(value, str) else value for value in column]
+            escaped.isetitem(position, pd.Series(texts, column.index, dtype=object))
+    return escaped
 
 
 def _format_column(name: str, values: pd.Series) -> list[str]:

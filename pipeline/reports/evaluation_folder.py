@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from pipeline.documents import DamagedError, parse_record
 from pipeline.errors import UserError
 from pipeline.evaluation.record import (
     CHECKLIST_FILE,
@@ -19,6 +20,8 @@ from pipeline.evaluation.record import (
     RECORD_FILE,
     EvaluationRecord,
 )
+from pipeline.files import find_target
+from pipeline.regular_files import read_file
 from pipeline.reports.checklist import QUESTIONS, Answer
 from pipeline.tracking.artifacts import log_artifacts
 from pipeline.tracking.loading import read_model
@@ -69,10 +72,21 @@ def read_reports(folder: Path, run_id: str) -> EvaluationReports:
         raise UserError(f"{error}; run: python evaluate.py --run-id {run_id} --log-mlflow") from None
 
 
+def find_report_files(folder: Path) -> list[Path]:
+    """Return where the files of an evaluation in ``folder`` are written; a link is followed.
+
+    Raises
+    ------
+    UserError
+        One of them cannot be written there.
+    """
+    return [find_target(folder / name) for name in RECORD_FILES + REPORT_FILES]
+
+
 def remove_reports(folder: Path) -> None:
     """Remove the files of an earlier evaluation, so that those of two evaluations are never mixed."""
-    for name in RECORD_FILES + REPORT_FILES:
-        (folder / name).unlink(missing_ok=True)
+    for file in find_report_files(folder):
+        file.unlink(missing_ok=True)
 
 
 def check_model(reports: EvaluationReports) -> None:
@@ -126,12 +140,11 @@ def _log_files(reports: EvaluationReports, names: Sequence[str]) -> None:
 
 def _read_answers(folder: Path) -> list[Answer]:
     try:
-        content = (folder / CHECKLIST_FILE).read_bytes()
-        answers = TypeAdapter(list[Answer]).validate_json(content, strict=True)
+        answers = parse_record(TypeAdapter(list[Answer]), read_file(folder / CHECKLIST_FILE))
     except OSError as error:
         raise UserError(f"{CHECKLIST_FILE} of {folder} cannot be read ({error.strerror})") from None
-    except ValidationError:
-        raise UserError(f"{CHECKLIST_FILE} of {folder} is damaged") from None
+    except DamagedError as error:
+        raise UserError(f"{CHECKLIST_FILE} of {folder} is damaged ({error})") from None
     if [answer.question for answer in answers] != list(QUESTIONS):
         raise UserError(f"{CHECKLIST_FILE} of {folder} does not answer the five questions")
     return answers

@@ -44,14 +44,14 @@ def plot_misclassified(evaluation: Evaluation, images: Tensor) -> Figure:
         left = column * cell + (cell - SIDE) // 2
         sheet[top : top + SIDE, left : left + SIDE] = images[index, 0].numpy()
         text = _describe_mistake(evaluation, int(index))
-        axes.text(left + SIDE / 2, top - 2, escape_text(text), ha="center", va="bottom", fontsize=9)
+        axes.text(left + SIDE / 2, top - 2, text, ha="center", va="bottom", fontsize=9)
     _show_sheet(axes, sheet)
     return figure
 
 
 def _describe_mistake(evaluation: Evaluation, index: int) -> str:
-    truth = evaluation.classes[evaluation.labels[index]]
-    prediction = evaluation.classes[evaluation.predictions[index]]
+    truth = escape_text(evaluation.classes[evaluation.labels[index]])
+    prediction = escape_text(evaluation.classes[evaluation.predictions[index]])
     return f"truth: {truth}\nguess: {prediction} ({evaluation.confidence[index]:.1%})"
 
 
@@ -74,8 +74,9 @@ def plot_confusions(evaluation: Evaluation, images: Tensor) -> Figure:
         for column, index in enumerate(examples[:columns]):
             left = column * cell
             sheet[top : top + SIDE, left : left + SIDE] = images[index, 0].numpy()
-        text = f"{pair['label']} called {pair['prediction']}: {pair['count']:,}"
-        axes.text(-6, top + SIDE / 2, escape_text(text), ha="right", va="center")
+        label, prediction = escape_text(pair["label"]), escape_text(pair["prediction"])
+        text = f"{label} called {prediction}: {pair['count']:,}"
+        axes.text(-6, top + SIDE / 2, text, ha="right", va="center")
     _show_sheet(axes, sheet)
     return figure
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluation.metrics import Evaluation
+from pipeline.text import printable
 
 if TYPE_CHECKING:  # evaluate.py draws figures too, and it must not import anything that trains
     from pipeline.reports.comparison import RunGroup
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # evaluate.py draws figures too, and it must not import anyth
 
 MAX_LABELLED_CLASSES = 20  # with more, names and numbers would overlap
 MAX_LEGEND_RUNS = 20
+MAX_NAME_LENGTH = 40  # characters; more leave no room for the figure
+MAX_TITLE_LENGTH = 120
 
 
 class QuietFigure(Figure):
@@ -32,9 +35,15 @@ class QuietFigure(Figure):
             super().savefig(*arguments, **options)
 
 
-def escape_text(text: str) -> str:
-    """Return a text that matplotlib shows as it is; it would read a text between two dollars as a formula."""
-    return text.replace("$", r"\$")
+def escape_text(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
+    """Return a name as matplotlib shows it: in one line, cut to ``max_length`` characters.
+
+    Matplotlib would read a text between two dollars as a formula.
+    """
+    line = printable(text)
+    if len(line) > max_length:
+        line = f"{line[:max_length]}..."
+    return line.replace("$", r"\$")
 
 
 # --- an evaluation ---------------------------------------------------------------------------------------------------
@@ -139,7 +148,7 @@ def _plot_losses(axes: Axes, group: "RunGroup", losses: Mapping[str, Sequence[fl
     for run_id, name in group.table["name"].items():
         epochs = range(1, len(losses[run_id]) + 1)
         axes.plot(epochs, losses[run_id], marker=".", label=escape_text(name))
-    axes.set(xlabel="epoch", ylabel="validation loss", yscale="log", title=escape_text(group.title))
+    axes.set(xlabel="epoch", ylabel="validation loss", yscale="log", title=escape_text(group.title, MAX_TITLE_LENGTH))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

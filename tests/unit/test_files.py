@@ -1,7 +1,11 @@
 import errno
 import os
 import re
+import resource
+import socket
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,7 +13,7 @@ import pytest
 
 from pipeline.context import user_name
 from pipeline.errors import UserError
-from pipeline.files import atomic_directory, atomic_file, read_text
+from pipeline.files import atomic_directory, atomic_file, find_target, read_text
 
 
 def list_files(folder: Path) -> dict[str, str]:
@@ -111,6 +115,155 @@ def test_file_moves_to_its_path(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "table.csv") as file:
         file.write_text("a,b\n")
     assert list_files(tmp_path) == {"table.csv": "a,b\n"}
+
+
+# --- links and special files ----------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str = "new") -> None:
+    with atomic_file(path) as file:
+        file.write_text(text)
+
+
+def test_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "real" / "table.csv"
+    target.parent.mkdir()
+    target.write_text("old")
+    for link in (tmp_path / "absolute.csv", tmp_path / "relative.csv"):
+        link.symlink_to(target if link.name == "absolute.csv" else Path("real", "table.csv"))
+        write(link, link.name)
+        assert link.is_symlink()
+        assert list_files(target.parent) == {"table.csv": link.name}
+
+
+def test_target_that_is_missing_is_created(tmp_path: Path) -> None:
+    link = tmp_path / "table.csv"
+    link.symlink_to(tmp_path / "new" / "table.csv")
+    write(link)
+    assert link.is_symlink()
+    assert list_files(tmp_path / "new") == {"table.csv": "new"}
+
+
+def test_directory_may_be_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "reports"
+    link.symlink_to(tmp_path / "elsewhere" / "reports")
+    for name in ("a.txt", "b.txt"):  # the first time the directory is missing
+        write(link / name)
+    assert link.is_symlink()
+    assert list_files(tmp_path / "elsewhere" / "reports") == {"a.txt": "new", "b.txt": "new"}
+
+
+def test_file_of_a_directory_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "a.txt").symlink_to("../real.txt")
+    with atomic_directory(tmp_path / "reports") as folder:
+        (folder / "a.txt").write_text("new")
+    assert (tmp_path / "reports" / "a.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory of another file system, or skip."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no other file system in /dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
+
+
+def test_link_may_lead_to_another_file_system(tmp_path: Path, other_file_system: Path) -> None:
+    (tmp_path / "a.txt").symlink_to(other_file_system / "a.txt")
+    with atomic_directory(tmp_path) as folder:
+        (folder / "a.txt").write_text("new")
+    assert list_files(other_file_system) == {"a.txt": "new"}
+
+
+@pytest.fixture
+def special_files(tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """Return what is no regular file: the device is a terminal of this test's own."""
+    files = {name: tmp_path / name for name in ("a directory", "a named pipe", "a socket", "a device")}
+    files["a directory"].mkdir()
+    os.mkfifo(files["a named pipe"])
+    master, slave = os.openpty()
+    files["a device"].symlink_to(os.ttyname(slave))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(files["a socket"]))  # an address has at most 108 bytes
+        yield files
+    os.close(master)
+    os.close(slave)
+
+
+@pytest.mark.parametrize("kind", ["a directory", "a named pipe", "a socket", "a device"])
+def test_no_special_file_is_replaced(kind: str, special_files: dict[str, Path], tmp_path: Path) -> None:
+    before = special_files[kind].lstat().st_mode
+    link = tmp_path / "link"
+    link.symlink_to(special_files[kind])
+    for path in (special_files[kind], link):
+        with pytest.raises(UserError, match=rf"cannot write to .* \(it is {kind}\); choose another file"):
+            write(path)
+    assert special_files[kind].lstat().st_mode == before
+    assert len(list(tmp_path.iterdir())) == len(special_files) + 1
+
+
+def test_special_file_stops_all_files_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(UserError, match="it is a named pipe"):
+        write_two_files(tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def write_two_files(directory: Path) -> None:
+    with atomic_directory(directory) as folder:
+        for name in ("a.txt", "b.txt"):
+            (folder / name).write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("loop/a.txt", "Too many levels of symbolic links"),
+        ("loop", "Too many levels of symbolic links"),
+        ("x" * 300, "File name too long"),
+        ("file/a.txt", "Not a directory"),
+    ],
+    ids=["loop above", "loop", "long name", "file above"],
+)
+def test_impossible_path_is_one_line(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(UserError, match=rf"cannot write to .* \({reason}\); choose another file"):
+        find_target(tmp_path / name)
+    with pytest.raises(UserError, match="cannot write to"):
+        write(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_too_long_file_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"\(File too large\); make room"):
+            write(tmp_path / "a.txt", "x" * 2_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list_files(tmp_path) == {"a.txt": "old"}
+
+
+def test_files_get_the_mode_of_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        write(tmp_path / "new" / "a.txt")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "new" / "a.txt").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o750
+
+
+# --- read -----------------------------------------------------------------------------------------------------------
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def test_text_links_the_ci_job(record: dict[str, Any]) -> None:
     assert "by ada on laptop, [CI job](https://ci.example.org/7)" in format_verdict(record)
 
 
+def test_text_links_nothing_else(record: dict[str, Any]) -> None:
+    record["job_url"] = "javascript:x](https://x.example)"
+    assert r"by ada on laptop, CI job javascript:x\](https\://x.example)" in format_verdict(record)
+
+
 def test_text_counts_what_only_one_model_has_right(record: dict[str, Any]) -> None:
     candidate, champion = build_version(evaluate_pets(9, 10)), build_version(evaluate_pets(10, 10))
     comparison = judge_candidate(candidate, champion, build_policy(regression="better")).comparison

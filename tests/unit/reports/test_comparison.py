@@ -158,6 +158,13 @@ def test_text_has_title_header_and_rounded_metrics() -> None:
     assert "2.5" in second.split()
 
 
+def test_text_has_a_line_for_each_run() -> None:
+    (group,) = group_all(build_run("a\n::error::x", 0.9, seed="1"), build_run("\x1b[2J", 0.8, seed="2\r"))
+    lines = format_group(group, None).splitlines()
+    assert len(lines) == 4  # with title and header
+    assert not [line for line in lines if not line.isprintable()]
+
+
 def test_text_fits_the_terminal() -> None:
     (group,) = group_all(build_run("slow", 0.98), build_run("fast", 0.99))
     lines = format_group(group, 80).splitlines()

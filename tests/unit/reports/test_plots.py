@@ -86,6 +86,15 @@ def test_class_name_is_not_read_as_formula(tmp_path: Path) -> None:
     assert escape_text("2 $ or 3 $") == r"2 \$ or 3 \$"
 
 
+def test_any_class_name_can_be_drawn(tmp_path: Path) -> None:
+    names = ("\x1b[2J\0\n", "\udcff\U0010ffff", "x" * 10_000)
+    figure = plot_confusion_matrix(evaluate_predictions([0, 1, 2], [0, 1, 2], names))
+    for suffix in ("png", "svg", "pdf"):
+        figure.savefig(tmp_path / f"matrix.{suffix}")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == [r"\x1b[2J\x00\n", r"\udcff\U0010ffff", "x" * 40 + "..."]
+
+
 def test_letters_that_the_font_lacks_give_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     figure = plot_confusion_matrix(evaluate_predictions([0, 1], [0, 1], ("\u732b", "\u72ac")))
     figure.savefig(tmp_path / "matrix.png")
