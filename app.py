@@ -23,16 +23,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import cli
 from pipeline.errors import UserError
+from pipeline.text import escape_markdown
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
     from pipeline.tracking.loading import StoredModel
 
 DELETE_FILES = (5, 10)  # every 5 seconds, those older than 10: Gradio writes drawings and pictures to files
 REFRESH_SECONDS = 5.0  # after which the registry is asked again for the model in Production
 MAX_FILE_SIZE = "10mb"  # of a dropped picture
+MAX_DRAWING_SIZE = 2_000_000  # bytes; the pad's own files have some thousands
+MAX_DRAWING_NAME = 100  # characters
+MAX_DRAWINGS = 50  # that wait for their question
 MAX_BARS = 20  # classes that are shown
 CANVAS_SIDE = 420  # pixels
 INVITATION = "Draw something, or drop a picture."
@@ -116,8 +119,9 @@ class ProductionModel:
     def describe(self) -> str:
         """Return a line of Markdown that names the model, after a refresh."""
         self.refresh()
-        signature = f", signed by {self.signer}" if self.signer else ""
-        return f"**{self.name}**, version {self.version}, in Production{signature}{self._problem}"
+        signature = f", signed by {escape_markdown(self.signer)}" if self.signer else ""
+        name, problem = escape_markdown(self.name), escape_markdown(self._problem)
+        return f"**{name}**, version {self.version}, in Production{signature}{problem}"
 
 
 class Answer(NamedTuple):
@@ -135,8 +139,8 @@ class Answer(NamedTuple):
     message: str
 
 
-def classify_picture(model: ProductionModel, picture: "Image.Image | Path | None") -> Answer:
-    """Return the model's answer to a drawing or a file."""
+def classify_picture(model: ProductionModel, picture: "Path | io.BytesIO | None") -> Answer:
+    """Return the model's answer to a file, or to the content of one."""
     import torch
 
     from pipeline.data import images
@@ -147,16 +151,16 @@ def classify_picture(model: ProductionModel, picture: "Image.Image | Path | None
     if picture is None:
         return Answer(None, "", INVITATION)
     try:
-        grey = images.read_image(picture) if isinstance(picture, Path) else images.convert_to_grey(picture)
-        pixels = prepare_image(grey).pixels
+        pixels = prepare_image(images.read_image(picture)).pixels
     except images.UnusableImageError as error:
         is_blank = error.problem == images.BLANK
-        return Answer(None, "", INVITATION if is_blank else f"This cannot be read: {error}")
+        return Answer(None, "", INVITATION if is_blank else f"This cannot be read: {escape_markdown(str(error))}")
     stored = model.stored
     batch = torch.from_numpy(pixels)[None, None]
     probabilities = compute_probabilities(stored.module, batch, device=torch.device("cpu"))[0]
     best = int(probabilities.argmax())
-    message = f"It looks like **{stored.classes[best]}** ({probabilities[best]:.1%}). Version {model.version} says so."
+    name = escape_markdown(stored.classes[best])
+    message = f"It looks like **{name}** ({probabilities[best]:.1%}). Version {model.version} says so."
     probability_by_class = dict(zip(stored.classes, probabilities.tolist(), strict=True))
     return Answer(probability_by_class, format_pixels(pixels), message)
 
@@ -176,8 +180,10 @@ def build_page(model: ProductionModel) -> Any:
     """Return the page, a `gradio.Blocks`."""
     import gradio as gr
 
+    drawings = Drawings()
+
     def ask(drawing: dict[str, Any] | None) -> Answer:
-        return classify_picture(model, drawing["composite"] if drawing else None)
+        return classify_picture(model, drawings.find(drawing) if drawing else None)
 
     def ask_file(name: str) -> tuple[dict[str, float] | None, str, str, None]:
         return *classify_picture(model, Path(name)), None  # None removes the file from the page
@@ -186,7 +192,7 @@ def build_page(model: ProductionModel) -> Any:
         title = gr.Markdown(model.describe(), elem_id="model")
         with gr.Row():
             with gr.Column():
-                pad = build_pad()
+                pad = build_pad(drawings)
                 file = gr.File(file_types=["image"], label="Or drop a picture", height=120, elem_id="file")
             with gr.Column():
                 message = gr.Markdown(INVITATION, elem_id="message")
@@ -196,7 +202,8 @@ def build_page(model: ProductionModel) -> Any:
                 )
         answer = [bars, model_input, message]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        pad.change(ask, pad, answer, trigger_mode="always_last", **quiet)
+        # Gradio would decode a drawing of any size before it calls `ask`.
+        pad.change(ask, pad, answer, trigger_mode="always_last", preprocess=False, **quiet)
         file.upload(ask_file, file, [*answer, file], **quiet)
         gr.Timer(REFRESH_SECONDS).tick(model.describe, None, title, **quiet)
         for event in (page.load, pad.clear):
@@ -204,13 +211,46 @@ def build_page(model: ProductionModel) -> Any:
     return page
 
 
-def build_pad() -> Any:
-    """Return the pad to draw on, a `gradio.Sketchpad` with one black brush."""
+class Drawings:
+    """The files of drawings between the request that brings one and the request that asks about it."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep a file; a large one is not kept, and of many the newest ones are."""
+        if len(content) > MAX_DRAWING_SIZE or len(name) > MAX_DRAWING_NAME:
+            return
+        with self._lock:
+            self._files[name] = content
+            while len(self._files) > MAX_DRAWINGS:
+                del self._files[next(iter(self._files))]
+
+    def find(self, drawing: dict[str, Any]) -> io.BytesIO | Path | None:
+        """Return what the pad sends, and forget it: the name of a file that was put, or of one that was uploaded.
+
+        Gradio has checked that an uploaded one is in its own folder. If there is none, the result is None.
+        """
+        with self._lock:
+            content = self._files.pop(drawing["id"] or "", None)
+        if content is not None:
+            return io.BytesIO(content)
+        return Path(drawing["composite"]["path"]) if drawing["composite"] else None
+
+
+def build_pad(drawings: Drawings) -> Any:
+    """Return the pad to draw on, a `gradio.Sketchpad` with one black brush, which puts its files into ``drawings``."""
     import gradio as gr
+    from gradio.components.base import server
+    from gradio.components.image_editor import AcceptBlobs
+
+    def accept_blobs(data: AcceptBlobs) -> None:
+        if data.data["type"] == "composite":
+            drawings.put(str(data.data["id"]), data.files[0][1])
 
     black = "#000000"
-    return gr.Sketchpad(
-        type="pil",
+    pad = gr.Sketchpad(
         canvas_size=(CANVAS_SIDE, CANVAS_SIDE),
         fixed_canvas=True,
         brush=gr.Brush(default_size=22, colors=[black], default_color=black, color_mode="fixed"),
@@ -220,6 +260,9 @@ def build_pad() -> Any:
         label="Draw with mouse or finger",
         elem_id="pad",
     )
+    # Gradio's own keeps the files of every layer, as many and as large as a client likes.
+    pad.accept_blobs = server(accept_blobs)
+    return pad
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Read dataset_cleaned/cleaning_report.md, then: python pytorch_demo.py --dataset 
 
 import argparse
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline import cli
 from pipeline.data.catalog import CLEANING_REPORT_FILE, DATASET_NAMES
 from pipeline.errors import UserError
 from pipeline.files import atomic_file
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.cleaning.checks import CleanedImages
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("raw", type=Path, metavar="RAW", help="the images: folders by class, IDX files, .npz or .npy")
-    parser.add_argument("--output", type=Path, required=True, help="the directory to create; it must not exist yet")
+    parser.add_argument(
+        "raw", type=cli.path, metavar="RAW", help="the images: folders by class, IDX files, .npz or .npy"
+    )
+    parser.add_argument("--output", type=cli.path, required=True, help="the directory to create; it must not exist yet")
     parser.add_argument(
         "--drop-label-issues",
         action="store_true",
@@ -45,10 +49,11 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.cleaning.checks import clean_images
     from pipeline.cleaning.importers import find_images
 
-    source = find_images(options.raw.resolve())
+    source = find_images(resolve_path(options.raw))
     cli.log(f"{len(source.images):,} images in {options.raw} ({source.kind})")
+    log_refused_files(source)
     cleaned = clean_images(source.images, drop_label_issues=options.drop_label_issues, progress=sys.stderr.isatty())
-    output = options.output.resolve()
+    output = resolve_path(options.output)
     report = write_output(output, cleaned, source)
     log_findings(report["findings"])
     cli.log(f"read {options.output}/cleaning_report.md; next: python pytorch_demo.py --dataset {options.output}")
@@ -67,14 +72,30 @@ def main(argv: Sequence[str]) -> int:
 
 def check_output(raw: Path, output: Path) -> None:
     """Raise UserError if the output exists, has the name of another data set, or is inside the source."""
-    if output.resolve().exists():
+    real_raw, real_output = resolve_path(raw), resolve_path(output)
+    if real_output.exists():
         raise UserError(f"{output} exists; remove it or choose another --output")
-    if output.resolve().name in DATASET_NAMES:
+    if real_output.name in DATASET_NAMES:
         raise UserError(
             f"{output} has the name of a data set that promote.py has a policy for; choose another --output"
         )
-    if output.resolve().is_relative_to(raw.resolve()):
+    if real_output.is_relative_to(real_raw):
         raise UserError(f"{output} is inside {raw}, which stays as it is; choose another --output")
+
+
+def resolve_path(path: Path) -> Path:
+    """Return an absolute path without links; raise UserError if there can be none."""
+    try:
+        resolved = Path(os.path.realpath(path))
+        resolved.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return resolved
+    except (OSError, ValueError) as error:  # links that lead in a circle, a name that is too long
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot use {printable(str(path)[:200])} ({reason}); choose another path") from None
+    if resolved.is_symlink():
+        raise UserError(f"{printable(str(path))} is a link that leads to itself; choose another path")
+    return resolved
 
 
 def write_output(output: Path, cleaned: "CleanedImages", source: "FoundImages") -> dict[str, Any]:
@@ -94,6 +115,16 @@ def write_output(output: Path, cleaned: "CleanedImages", source: "FoundImages") 
         sheet = plot_contact_sheet(cleaning_report.list_examples(cleaned))
         sheet.savefig(folder / cleaning_report.SHEET_FILE)
     return report
+
+
+def log_refused_files(source: "FoundImages") -> None:
+    """Say in one line how many files are not read because of what they are, and name the first."""
+    if source.refused:
+        first = source.refused[0]
+        cli.log(
+            f"not read: {len(source.refused):,} links or special files, such as {printable(str(first.path))} "
+            f"({first.reason}); the report lists them"
+        )
 
 
 def log_findings(findings: dict[str, Any]) -> None:

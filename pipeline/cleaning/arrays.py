@@ -1,7 +1,5 @@
 """Read arrays of images and labels from NumPy and IDX files, and pair them by their names."""
 
-import gzip
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -10,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.catalog import CLASSES_FILE
-from pipeline.data.class_names import check_class_names
+from pipeline.data.catalog import CLASSES_FILE, MAX_JSON_SIZE, MAX_PIXELS
+from pipeline.data.class_names import check_class_names, parse_class_names
 from pipeline.data.idx import read_idx
 from pipeline.data.images import guess_white_level
+from pipeline.data.numpy_files import is_npz, map_npy, read_npz
+from pipeline.documents import parse_json
 from pipeline.errors import UserError
+from pipeline.regular_files import ListedFile, open_file_below, open_real_file, read_limited
+from pipeline.text import printable
 
 Arrays = dict[str, np.ndarray]  # by name
 
@@ -55,27 +57,27 @@ class LabelledArray:
     white: float
 
 
-def read_numpy_files(files: Sequence[Path]) -> Arrays:
+def read_numpy_files(files: Sequence[ListedFile]) -> Arrays:
     """Return the arrays of .npy and .npz files by name.
 
     Raises
     ------
-    ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error
-        A file is damaged, or contains Python objects (pickle), which could run code.
+    ValueError, OSError
+        A file is damaged, does not fit into the memory, has a name twice, or contains Python objects (pickle), which
+        could run code.
     """
     arrays: Arrays = {}
-    for file in files:
-        content = np.load(file, mmap_mode="r", allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            arrays[file.name] = content
-            continue
-        with content:
-            for name in content.files:
-                arrays[name] = content[name]
+    for listed in files:
+        with open_real_file(listed.real_path) as file:
+            named = read_npz(file) if is_npz(file) else [(listed.path.name, map_npy(file))]
+            for name, array in named:
+                if name in arrays:
+                    raise ValueError(f"there are two arrays called {name!r}")
+                arrays[name] = array
     return arrays
 
 
-def read_idx_files(files: Sequence[Path], source: Path) -> Arrays:
+def read_idx_files(files: Sequence[ListedFile], source: Path) -> Arrays:
     """Return the arrays of IDX files of one folder by name, labels as class names if there is a classes.json.
 
     The packed file is used if a file is there packed and unpacked, as torchvision leaves it.
@@ -84,40 +86,48 @@ def read_idx_files(files: Sequence[Path], source: Path) -> Arrays:
     ------
     UserError
         The files are in more than one folder, or classes.json has a name twice, or an empty one.
-    ValueError, OSError, EOFError, zlib.error
+    ValueError, OSError
         A file is damaged, or classes.json does not fit to the labels.
     """
-    folders = {str(file.parent) for file in files}
+    folders = {str(source / file.path.parent) for file in files}
     if len(folders) > 1:
-        raise UserError(f"there are IDX files in {', '.join(sorted(folders))}; name one of them")
-    contents: dict[str, bytes] = {}
-    for file in files:
-        if file.suffix == ".gz":
-            contents[file.stem] = gzip.decompress(file.read_bytes())
-        elif file.with_name(f"{file.name}.gz") not in files:
-            contents[file.name] = file.read_bytes()
-    arrays = {name: read_idx(content) for name, content in contents.items()}
-    classes_file = _find_classes_file(source, files[0].parent)
-    if classes_file is None:
+        names = ", ".join(printable(folder) for folder in sorted(folders))
+        raise UserError(f"there are IDX files in {names}; name one of them")
+    names_of_files = {file.path.name for file in files}
+    arrays: Arrays = {}
+    for listed in files:
+        if f"{listed.path.name}.gz" in names_of_files:
+            continue
+        with open_real_file(listed.real_path) as file:
+            arrays[listed.path.name.removesuffix(".gz")] = read_idx(file)
+    classes_folder = _find_classes_folder(source, source / files[0].path.parent)
+    if classes_folder is None:
         return arrays
-    return _apply_class_names(arrays, classes_file)
+    return _apply_class_names(arrays, classes_folder)
 
 
-def _find_classes_file(source: Path, folder: Path) -> Path | None:
-    """Return the classes.json of the source, or of the IDX files' folder or of the two folders above it."""
-    for candidate in (source, folder, folder.parent, folder.parent.parent):
-        if (candidate / CLASSES_FILE).is_file():
-            return candidate / CLASSES_FILE
-    return None
+def _find_classes_folder(source: Path, folder: Path) -> Path | None:
+    """Return the folder with the classes.json: the source, that of the IDX files, or one between.
+
+    In the layout of torchvision, ``MNIST/raw``, it may be one of the two folders above, also if they are above the
+    source.
+    """
+    candidates = [folder, *folder.parents][: len(folder.parts) - len(source.parts) + 1]
+    if folder.parts[-2:] == ("MNIST", "raw"):
+        candidates += folder.parents[:2]
+    return next((candidate for candidate in candidates if (candidate / CLASSES_FILE).is_file()), None)
 
 
-def _apply_class_names(arrays: Arrays, classes_file: Path) -> Arrays:
+def _apply_class_names(arrays: Arrays, folder: Path) -> Arrays:
     """Return the arrays with class names in place of numbers."""
-    names = json.loads(classes_file.read_text(encoding="utf-8"))
+    classes_file = folder / CLASSES_FILE
     error = ValueError(f"{classes_file} is not a list with a name for each label")
-    if not isinstance(names, list):
-        raise error
-    check_class_names([str(name) for name in names], classes_file)
+    with open_file_below(folder, CLASSES_FILE) as file:
+        try:
+            names = parse_class_names(parse_json(read_limited(file, MAX_JSON_SIZE)))
+        except ValueError:
+            raise error from None
+    check_class_names(names, classes_file)
     classes = np.array(names, str)
     result = {}
     for name, array in arrays.items():
@@ -187,7 +197,7 @@ def _to_class_names(labels: np.ndarray) -> list[str]:
         is_integer = np.isfinite(values) & (values == np.round(values))
         if not is_integer.all():
             raise ValueError("labels that are not integers")
-        values = values.astype(np.int64)
+        return [str(int(value)) for value in values.tolist()]
     if values.dtype.kind == "S":
         return [value.decode() for value in values.tolist()]
     return [str(value) for value in values.tolist()]
@@ -204,6 +214,9 @@ def _label_array(name: str, pixels: np.ndarray, labels: list[str], split: str) -
     if not is_numeric or not (is_grey or is_colour):
         shape = list(pixels.shape)
         raise ValueError(f"{name}: {pixels.dtype} {shape} is not an array of images, [N, height, width]")
+    height, width = pixels.shape[1:3]
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{name}: images of {height:,} x {width:,} pixels are more than {MAX_PIXELS:,}")
     return LabelledArray(name, pixels, labels, split, _find_white(pixels))
 
 
@@ -225,7 +238,7 @@ def _arrange_axes(pixels: np.ndarray) -> np.ndarray:
 
 def _find_white(pixels: np.ndarray) -> float:
     """Return the value of white, by the brightest pixel of the median image: one bad image does not change it."""
-    brightest = np.fmax.reduce(pixels.reshape(len(pixels), -1), 1)  # ignores NaN
+    brightest = np.fmax.reduce(pixels, tuple(range(1, pixels.ndim)))  # ignores NaN
     finite = brightest[np.isfinite(brightest)]
     if not len(finite):
         return 255.0

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from pipeline.cleaning.duplicates import find_duplicates, find_near_duplicates
 from pipeline.cleaning.importers import RawImage, sort_classes
-from pipeline.data.catalog import IMAGE_SHAPE
-from pipeline.data.images import BLANK, NOT_FINITE, OUT_OF_RANGE, UNREADABLE, UnusableImageError
+from pipeline.data.catalog import IMAGE_SHAPE, MAX_CLASSES
+from pipeline.data.images import BLANK, MAX_MEMORY, NOT_FINITE, OUT_OF_RANGE, UNREADABLE, UnusableImageError
 from pipeline.data.parallel import parallel_map
 from pipeline.data.preparation import prepare_image
 from pipeline.errors import UserError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.cleaning.label_issues import LabelIssue
 
 MIN_CLASS_SIZE = 10  # training images; with fewer there is nothing to train, validate and test on
-MAX_CLASSES = 1000
 TEST_SHARE = 0.15  # of the images, if the source has no test split
 
 SET_ASIDE, LISTED, CHANGED = "set aside", "listed", "changed"
@@ -173,7 +172,8 @@ def _prepare_all(raw_images: Sequence[RawImage], findings: Findings, *, progress
     raw: list[RawImage] = []
     pixels: list[np.ndarray] = []
     hashes: list[int] = []
-    results = parallel_map(_prepare_one, raw_images)
+    item_size = max((raw.content.nbytes for raw in raw_images if isinstance(raw.content, np.ndarray)), default=0)
+    results = parallel_map(_prepare_one, raw_images, memory=MAX_MEMORY, item_size=item_size)
     results_with_bar = tqdm(results, "images", len(raw_images), unit="", disable=not progress)
     for raw_image, result in zip(raw_images, results_with_bar, strict=True):
         if isinstance(result, _UnusableImage):

@@ -14,6 +14,7 @@ MAX_HASH_DISTANCE = 4  # bits of 64 in which the perceptual hashes of near dupli
 MAX_PIXEL_DISTANCE = 12.0  # grey levels by which their pixels with ink may differ on average
 MIN_INK = 32  # grey level from which a pixel has ink
 PAIRS_AT_ONCE = 4096  # whose pixels are compared: it bounds the memory
+MAX_NAMES = 5  # of the other images that are equal to one: a thousand of them would have a million
 
 HASH_BITS = 64
 PIECES = MAX_HASH_DISTANCE + 1
@@ -56,10 +57,13 @@ def find_duplicates(raw_images: Sequence[RawImage], pixels: np.ndarray) -> list[
 
 
 def _reject_all(raw_images: Sequence[RawImage], group: Sequence[int]) -> Iterator[Duplicate]:
+    others_of_label = {}
+    for label in {raw_images[index].label for index in group}:
+        others = [raw_images[index].name for index in group if raw_images[index].label != label]
+        more = f" and {len(others) - MAX_NAMES:,} more" if len(others) > MAX_NAMES else ""
+        others_of_label[label] = "also " + ", ".join(others[:MAX_NAMES]) + more
     for index in group:
-        label = raw_images[index].label
-        others = [raw_images[other].name for other in group if raw_images[other].label != label]
-        yield Duplicate("two_classes", index, "also " + ", ".join(others))
+        yield Duplicate("two_classes", index, others_of_label[raw_images[index].label])
 
 
 def _reject_all_but_one(raw_images: Sequence[RawImage], group: Sequence[int]) -> Iterator[Duplicate]:
@@ -79,17 +83,16 @@ def find_near_duplicates(hashes: np.ndarray, pixels: np.ndarray) -> list[tuple[i
     Both their perceptual hashes, uint64 [N], and their pixels, uint8 [N, height, width], have to be similar. An image
     is the second of one pair at most.
     """
-    pairs = find_similar_hashes(hashes)
-    near_duplicates: list[tuple[int, int]] = []
-    reported: set[int] = set()
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        chunk = pairs[start : start + PAIRS_AT_ONCE]
-        is_similar = _compare_pixels(pixels[chunk[:, 0]], pixels[chunk[:, 1]])
-        for first, second in chunk[is_similar].tolist():
-            if second not in reported:
-                reported.add(second)
-                near_duplicates.append((first, second))
-    return near_duplicates
+    first_of = np.full(len(hashes), len(hashes))  # the smallest index of an image that is like this one
+    for pairs in iterate_similar_hashes(hashes):
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            first, second = pairs[start : start + PAIRS_AT_ONCE].T
+            is_earlier = first < first_of[second]
+            first, second = first[is_earlier], second[is_earlier]
+            is_similar = _compare_pixels(pixels[first], pixels[second])
+            np.minimum.at(first_of, second[is_similar], first[is_similar])
+    second = np.flatnonzero(first_of < len(hashes))
+    return sorted(zip(first_of[second].tolist(), second.tolist(), strict=True))
 
 
 def _compare_pixels(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -101,38 +104,26 @@ def _compare_pixels(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(difference <= MAX_PIXEL_DISTANCE * has_ink.sum((1, 2)))
 
 
-def find_similar_hashes(hashes: np.ndarray) -> np.ndarray:
-    """Return the pairs of ``hashes``, uint64 [N], that differ in at most `MAX_HASH_DISTANCE` bits.
+def iterate_similar_hashes(hashes: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the pairs of ``hashes``, uint64 [N], that differ in at most `MAX_HASH_DISTANCE` bits, at most N at a time.
 
-    The result is int64 [pairs, 2], the smaller index first, in ascending order. A hash is cut into one piece more than
-    bits may differ, so similar hashes have at least one equal piece. Only hashes with an equal piece are compared.
+    They are int64 [pairs, 2], the smaller index first; a pair may come several times. A hash is cut into one piece more
+    than bits may differ, so similar hashes have at least one equal piece. Only hashes with an equal piece are compared.
     """
     mask = np.uint64(2**PIECE_BITS - 1)
-    pairs = [np.empty((0, 2), np.int64)]
     for piece in range(PIECES):
         shift = np.uint64(piece * PIECE_BITS)
-        pairs.extend(_compare_equal_pieces(hashes, (hashes >> shift) & mask))
-    return _sort_pairs(np.concatenate(pairs))
-
-
-def _sort_pairs(pairs: np.ndarray) -> np.ndarray:
-    """Return the pairs in ascending order, without repetitions: a pair may have several equal pieces."""
-    first, second = pairs.T
-    pairs = pairs[np.lexsort((second, first))]  # np.unique(pairs, axis=0) is several times slower
-    is_repeated = np.zeros(len(pairs), bool)
-    is_repeated[1:] = (pairs[1:] == pairs[:-1]).all(1)
-    return pairs[~is_repeated]
+        yield from _compare_equal_pieces(hashes, (hashes >> shift) & mask)
 
 
 def _compare_equal_pieces(hashes: np.ndarray, pieces: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the pairs of similar hashes among those whose ``pieces``, [N], are equal."""
     order = np.argsort(pieces, kind="stable")  # equal pieces are neighbours, the smaller index first
-    for offset in range(1, len(order)):
+    largest_group = np.unique(pieces, return_counts=True)[1].max(initial=0)
+    for offset in range(int(largest_group) - 1, 0, -1):  # the smallest first index comes first
         first = order[:-offset]
         second = order[offset:]
         is_equal = pieces[first] == pieces[second]
-        if not is_equal.any():
-            return
         first = first[is_equal]
         second = second[is_equal]
         distance = np.bitwise_count(hashes[first] ^ hashes[second])

@@ -3,6 +3,7 @@
 To add a data set that torchvision has, in the same form: one line in `TORCHVISION_DATASETS`.
 """
 
+import os
 from pathlib import Path
 
 IMAGE_SHAPE = (1, 28, 28)  # channels, height, width
@@ -10,15 +11,24 @@ SPLITS = ("train", "validation", "test")
 TORCHVISION_DATASETS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # name -> class in torchvision.datasets
 DATASET_NAMES = (*TORCHVISION_DATASETS, "digits")
 
+MAX_PIXELS = 25_000_000  # of a picture: a small file can unpack to more than the memory holds
 CLASSES_FILE = "classes.json"  # of a data set that prepare_data.py wrote
 CLEANING_REPORT_FILE = "cleaning_report.json"
+MAX_CLASSES = 1000
+MAX_JSON_SIZE = 64_000_000  # bytes of each of the two files: 300,000 images with a problem
 
 
 def short_name(dataset: str) -> str:
     """Return the name of a data set; a data set of one's own is named by its directory."""
-    return Path(dataset).resolve().name
+    try:
+        return Path(os.path.realpath(dataset)).name  # Path.resolve raises an error if links lead in a circle
+    except ValueError:  # no file can have this name
+        return Path(dataset).name
 
 
 def is_prepared(dataset: str) -> bool:
     """Return whether ``dataset`` is a directory that prepare_data.py wrote."""
-    return Path(dataset, CLASSES_FILE).is_file()
+    try:
+        return Path(dataset, CLASSES_FILE).is_file()
+    except OSError:  # the name is too long, or a directory is closed to this user
+        return False

@@ -7,6 +7,8 @@ from pipeline.data.digits import load_digits_dataset
 from pipeline.data.prepared import read_prepared_dataset
 from pipeline.data.splits import Dataset, Splits, stratified_mask, stratified_split
 from pipeline.data.torchvision_files import read_torchvision_dataset
+from pipeline.errors import UserError
+from pipeline.text import printable
 
 __all__ = ["Dataset", "Splits", "load_splits", "load_test_split", "stratified_mask", "stratified_split"]
 
@@ -39,12 +41,24 @@ def load_splits(name: str, data_dir: Path, *, limit: int | None = None) -> Split
     else:
         rest = read_prepared_dataset(name, "train")
         test = read_prepared_dataset(name, "test")
+        _check_class_sizes(rest)
         tenth = min(MAX_VALIDATION_SIZE, len(rest) // 10)
         validation_size = max(len(rest.classes), tenth)  # at least one image of each class
     train, validation = stratified_split(rest, validation_size)
     if limit is not None:
         train = train.subset(slice(limit))
     return Splits(train, validation, test)
+
+
+def _check_class_sizes(train: Dataset) -> None:
+    """Raise UserError if a class has too few training images to cut one off for validation."""
+    counts = train.labels.bincount(minlength=len(train.classes)).tolist()
+    for name, count in zip(train.classes, counts, strict=True):
+        if count < 2:
+            raise UserError(
+                f"{train.name}: class {printable(name)!r} has {count} training images, and 2 are needed, one of them "
+                "for validation; add images, and run prepare_data.py again"
+            )
 
 
 def load_test_split(name: str, data_dir: Path) -> Dataset:

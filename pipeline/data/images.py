@@ -2,14 +2,20 @@
 
 import warnings
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.data.catalog import MAX_PIXELS
+from pipeline.regular_files import file_size, open_regular_file
+from pipeline.text import printable
+
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # Pillow reads more, but for some formats it runs programs
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 50_000_000  # a small file can unpack to more than the memory holds
+MAX_FILE_SIZE = 8 * MAX_PIXELS  # bytes: no format of `FORMATS` needs more for a pixel
+BLOCK_SIZE = 2**20  # pixels that are computed at once: a number with a fraction needs four to eight times their memory
+MAX_MEMORY = 700_000_000  # bytes that a process needs for the worst picture of `MAX_PIXELS`, measured
 WORKING_SIDE = 192  # pixels; larger pictures are reduced first, which saves time and averages noise away
 WHITE_LEVELS = (1.0, 255.0, 65_535.0)  # of floats, of 8 bits, of 16 bits
 
@@ -32,8 +38,10 @@ class UnusableImageError(Exception):
         self.problem = problem
 
 
-def read_image(file: Path | IO[bytes]) -> np.ndarray:
+def read_image(file: Path | BinaryIO) -> np.ndarray:
     """Return a picture of one of `FORMATS` as grey levels, uint8 [height, width], at most 192x192, upright.
+
+    A path may be a link, but has to lead to a regular file.
 
     If there are several frames or pages, the first is read. A transparent background becomes white behind dark ink
     and black behind bright ink.
@@ -41,18 +49,34 @@ def read_image(file: Path | IO[bytes]) -> np.ndarray:
     Raises
     ------
     UnusableImageError
-        The file is not a picture, is damaged, has more than 50 million pixels, or `convert_to_grey` refuses it.
+        The file is not a picture, is damaged, has more than 25 million pixels, or `convert_to_grey` refuses it.
     """
+    if isinstance(file, Path):
+        try:
+            with open_regular_file(file) as opened:
+                return read_image(opened)
+        except OSError as error:
+            raise UnusableImageError(UNREADABLE, _describe_error(error)) from None
     try:
+        _check_file_size(file)
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             return _decode_image(image)
     except UnusableImageError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit is higher
+        raise UnusableImageError(UNREADABLE, f"it has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:  # its own text contains the full path
         formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise UnusableImageError(UNREADABLE, f"it is not a picture in {formats}") from None
     except Exception as error:  # each format has its own exceptions for damaged files
         raise UnusableImageError(UNREADABLE, _describe_error(error)) from None
+
+
+def _check_file_size(file: BinaryIO) -> None:
+    """Refuse a file that is too large before it is read: some formats are read at once."""
+    size = file_size(file)
+    if size > MAX_FILE_SIZE:
+        raise UnusableImageError(UNREADABLE, f"{size:,} bytes are more than {MAX_FILE_SIZE:,}")
 
 
 def _decode_image(image: Image.Image) -> np.ndarray:
@@ -67,18 +91,19 @@ def _decode_image(image: Image.Image) -> np.ndarray:
 def _describe_error(error: Exception) -> str:
     """Return the text of an error in one line; the name of its type if it has no text."""
     text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return printable(" ".join(text.split())) or type(error).__name__
 
 
 def convert_to_grey(image: Image.Image) -> np.ndarray:
-    """Return an opened picture as grey levels, as `read_image` does.
+    """Return an opened picture as grey levels, as `read_image` does; the picture may be changed.
 
     Raises
     ------
     UnusableImageError
         The picture is completely transparent, or has values that are not finite or out of range.
     """
-    grey = _to_mode_l(ImageOps.exif_transpose(image))
+    ImageOps.exif_transpose(image, in_place=True)  # a copy would need as much memory again
+    grey = _to_mode_l(image)
     if max(grey.size) > WORKING_SIDE:
         grey.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
     return np.array(grey)
@@ -90,7 +115,7 @@ def _to_mode_l(image: Image.Image) -> Image.Image:
     if has_16_bits_or_more:
         return Image.fromarray(scale_to_bytes(np.asarray(image)))
     if image.has_transparency_data:
-        return _fill_background(image.convert("RGBA"))
+        return _fill_background(image if image.mode == "RGBA" else image.convert("RGBA"))
     if image.mode in ("1", "L", "P", "RGB"):
         return image.convert("L")
     return image.convert("RGB").convert("L")
@@ -98,14 +123,26 @@ def _to_mode_l(image: Image.Image) -> Image.Image:
 
 def _fill_background(image: Image.Image) -> Image.Image:
     """Return a picture of mode RGBA in mode L, on black if its visible part is bright, else on white."""
-    grey = np.asarray(image.convert("L"), np.float32)
-    alpha = np.asarray(image.getchannel("A"), np.float32)
-    if not alpha.any():
+    grey = np.asarray(image.convert("L"))
+    alpha = np.asarray(image.getchannel("A"))
+    visible = int(alpha.sum(dtype=np.int64))
+    if not visible:
         raise UnusableImageError(BLANK, "it is completely transparent")
-    is_bright = np.average(grey, weights=alpha) > 127
-    background = 0 if is_bright else 255
-    blended = (grey * alpha + background * (255 - alpha)) / 255
-    return Image.fromarray(np.rint(blended).astype(np.uint8))
+    blended = np.empty(grey.shape, np.uint8)
+    blocks = _list_blocks(grey, alpha, blended)
+    brightness = sum(int(np.vdot(levels.astype(np.int64), opacity)) for levels, opacity, _ in blocks)
+    background = 0 if brightness > 127 * visible else 255
+    for levels, opacity, target in blocks:
+        ink = levels.astype(np.float32) * opacity
+        target[:] = np.rint((ink + background * (255 - opacity.astype(np.float32))) / 255)
+    return Image.fromarray(blended)
+
+
+def _list_blocks(*arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """Return the parts of contiguous arrays of one shape that are computed together, as one-dimensional views."""
+    flat = [array.reshape(-1) for array in arrays]
+    starts = range(0, arrays[0].size, BLOCK_SIZE)
+    return [tuple(array[start : start + BLOCK_SIZE] for array in flat) for start in starts]
 
 
 def guess_white_level(largest: float) -> float:
@@ -135,5 +172,7 @@ def scale_to_bytes(values: np.ndarray, white: float | None = None) -> np.ndarray
         raise UnusableImageError(OUT_OF_RANGE, f"it has pixels from {low:g} to {high:g}, outside 0 to {white:g}")
     if values.dtype == np.uint8 and white == 255:
         return values
-    scaled = values.astype(np.float64) * (255 / white)
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for block, target in _list_blocks(values, scaled):
+        target[:] = np.rint(np.clip(block.astype(np.float64) * (255 / white), 0, 255))
+    return scaled

@@ -1,8 +1,6 @@
 """A data set that prepare_data.py wrote: ``classes.json``, a cleaning report, and IDX files named as MNIST's."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.catalog import CLASSES_FILE, CLEANING_REPORT_FILE, DATASET_NAMES, IMAGE_SHAPE, is_prepared
-from pipeline.data.class_names import check_class_names
+from pipeline.data.catalog import (
+    CLASSES_FILE,
+    CLEANING_REPORT_FILE,
+    DATASET_NAMES,
+    IMAGE_SHAPE,
+    MAX_CLASSES,
+    MAX_JSON_SIZE,
+    is_prepared,
+)
+from pipeline.data.class_names import check_class_names, parse_class_names
 from pipeline.data.idx import name_idx_files, read_idx, write_idx
 from pipeline.data.splits import Dataset
+from pipeline.documents import parse_json
 from pipeline.errors import UserError
+from pipeline.regular_files import open_file_below, read_limited
+from pipeline.text import printable
 
 IDX_FOLDER = Path("MNIST", "raw")  # so that torchvision's MNIST can read the data set too
 
@@ -41,6 +50,18 @@ def find_cleaning_report(name: str) -> Path | None:
     return report if report.is_file() else None
 
 
+def read_cleaning_report(report: Path) -> bytes:
+    """Return the content of the cleaning report that `find_cleaning_report` returned.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, or leads to a file elsewhere.
+    """
+    with _explain_errors(report), open_file_below(report.parent, report.name) as file:
+        return read_limited(file, MAX_JSON_SIZE)
+
+
 def read_prepared_dataset(name: str, split: str) -> Dataset:
     """Return the "train" or "test" split of the data set in the directory ``name``.
 
@@ -56,14 +77,14 @@ def read_prepared_dataset(name: str, split: str) -> Dataset:
             f"no data set is called {name!r}, and there is no {folder / CLASSES_FILE}; "
             f"choose one of {', '.join(DATASET_NAMES)}, or the directory that prepare_data.py wrote"
         )
-    classes = _read_classes(folder / CLASSES_FILE)
+    classes = _read_classes(folder)
     images_name, labels_name = name_idx_files(split)
-    labels_file = folder / IDX_FOLDER / f"{labels_name}.gz"
-    images = _read_tensor(folder / IDX_FOLDER / f"{images_name}.gz").unsqueeze(1)
-    labels = _read_tensor(labels_file).long()
-    with _explain_errors(labels_file):
+    labels_file = IDX_FOLDER / f"{labels_name}.gz"
+    images = _read_tensor(folder, IDX_FOLDER / f"{images_name}.gz").unsqueeze(1)
+    labels = _read_tensor(folder, labels_file)
+    with _explain_errors(folder / labels_file):
         _check_arrays(images, labels, len(classes))
-    dataset = Dataset(name, images, labels, classes, folder.resolve().as_uri())
+    dataset = Dataset(name, images, labels.long(), classes, folder.resolve().as_uri())
     _check_cleaning_report(dataset, split)
     return dataset
 
@@ -75,26 +96,31 @@ def _explain_errors(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror or error}); run prepare_data.py again") from None
-    except (ValueError, EOFError, zlib.error, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}); run prepare_data.py again") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({printable(str(error))}); run prepare_data.py again") from None
 
 
-def _read_classes(file: Path) -> tuple[str, ...]:
-    with _explain_errors(file):
-        classes = tuple(str(name) for name in json.loads(file.read_text(encoding="utf-8")))
+def _read_classes(folder: Path) -> tuple[str, ...]:
+    file = folder / CLASSES_FILE
+    with _explain_errors(file), open_file_below(folder, CLASSES_FILE) as content:
+        classes = parse_class_names(parse_json(read_limited(content, MAX_JSON_SIZE)))
+        if not 2 <= len(classes) <= MAX_CLASSES:
+            raise ValueError(f"{len(classes):,} classes, and 2 to {MAX_CLASSES:,} are needed")
     check_class_names(classes, file)
     return classes
 
 
-def _read_tensor(file: Path) -> Tensor:
-    with _explain_errors(file):
-        return torch.from_numpy(read_idx(gzip.decompress(file.read_bytes())))
+def _read_tensor(folder: Path, name: Path) -> Tensor:
+    with _explain_errors(folder / name), open_file_below(folder, name) as file:
+        return torch.from_numpy(read_idx(file))
 
 
 def _check_arrays(images: Tensor, labels: Tensor, class_count: int) -> None:
     """Raise ValueError if images and labels cannot be a split of a data set."""
-    if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(f"labels of shape {tuple(labels.shape)}; at least one is needed, in one dimension")
+    if labels.ndim != 1 or len(labels) < 2:  # a model is exported with two images as an example
+        raise ValueError(f"labels of shape {tuple(labels.shape)}; at least two are needed, in one dimension")
+    if labels.is_floating_point():
+        raise ValueError(f"labels of type {labels.dtype}; integers are needed")
     if images.dtype != torch.uint8 or images.shape != (len(labels), *IMAGE_SHAPE):
         raise ValueError(f"images of shape {tuple(images.shape)}, {images.dtype}, and {len(labels)} labels")
     lowest, highest = int(labels.min()), int(labels.max())
@@ -109,7 +135,7 @@ def _check_cleaning_report(dataset: Dataset, split: str) -> None:
     if report is None:
         return
     with _explain_errors(report):
-        content = json.loads(report.read_bytes())
+        content = parse_json(read_cleaning_report(report))
         expected_digest = content[split]["sha256"]
         if list(content["classes"]) != list(dataset.classes):
             raise ValueError(f"its classes are not those of {CLASSES_FILE}")

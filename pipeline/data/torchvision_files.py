@@ -1,21 +1,21 @@
 """Read the files of MNIST, and of data sets in the same form, from torchvision's folders; download missing files."""
 
-import gzip
 import hashlib
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from pipeline.data.catalog import TORCHVISION_DATASETS
-from pipeline.data.idx import name_idx_files, read_idx
+from pipeline.data.idx import BLOCK_SIZE, name_idx_files, read_idx
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
 from pipeline.files import atomic_directory
+from pipeline.regular_files import open_regular_file
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
@@ -54,22 +54,26 @@ def _read_array(source: Any, file_name: str, data_dir: Path) -> np.ndarray:
     try:
         if not packed.exists() and not unpacked.exists():
             _download_file(packed, md5, source.mirrors)
-        content = _unpack_file(packed, md5) if packed.exists() else unpacked.read_bytes()
+        is_packed = packed.exists()
+        with open_regular_file(packed if is_packed else unpacked) as file:
+            if is_packed:
+                _check_md5(file, packed, md5)
+            return read_idx(file)
     except OSError as error:
-        file = error.filename or packed
-        raise UserError(f"cannot read {file} ({error.strerror}); check --data-dir or its permissions") from None
-    try:
-        return read_idx(content)
+        name = error.filename or packed
+        raise UserError(f"cannot read {name} ({error.strerror}); check --data-dir or its permissions") from None
     except ValueError as error:
         raise UserError(f"{unpacked} is damaged ({error}); delete it and run again") from None
 
 
-def _unpack_file(packed: Path, expected_md5: str) -> bytes:
-    content = packed.read_bytes()
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+def _check_md5(file: BinaryIO, packed: Path, expected_md5: str) -> None:
+    digest = hashlib.md5(usedforsecurity=False)
+    while block := file.read(BLOCK_SIZE):
+        digest.update(block)
+    file.seek(0)
+    md5 = digest.hexdigest()
     if md5 != expected_md5:
         raise UserError(f"{packed} is damaged (MD5 {md5}, expected {expected_md5}); delete it and run again")
-    return gzip.decompress(content)
 
 
 def _download_file(packed: Path, md5: str, mirrors: Sequence[str]) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.image_digests import image_digests
+from pipeline.data.numpy_files import map_npy
 from pipeline.data.splits import Dataset, Splits
 from pipeline.errors import UserError
 from pipeline.provenance.record import PROVENANCE_FOLDER
+from pipeline.regular_files import open_regular_file
 from pipeline.tracking import artifacts
 
 TRAIN_DIGESTS_FILE = "train_digests.npy"
@@ -42,9 +44,10 @@ def count_overlap(run_id: str, test: Dataset) -> int | None:
 
 def _read_digests(file: Path, run_id: str) -> np.ndarray:
     try:
-        digests = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open_regular_file(file) as content:
+            digests = map_npy(content)
+    except (OSError, ValueError) as error:
         raise UserError(f"{TRAIN_DIGESTS_PATH} of run {run_id} is damaged ({error}); train again") from None
-    if not isinstance(digests, np.ndarray) or digests.dtype != np.uint64 or digests.ndim != 1:
+    if digests.dtype != np.uint64 or digests.ndim != 1:
         raise UserError(f"{TRAIN_DIGESTS_PATH} of run {run_id} is not a list of digests; train again")
     return digests

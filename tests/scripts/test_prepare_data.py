@@ -133,7 +133,8 @@ def test_report_counts_all_images(run: CleaningRun) -> None:
     report = read_report(run.output)
     faults = sum(len(names) for names in run.raw.faults.values())
     total = len(run.raw.good) + faults
-    assert report["source"] == {"kind": "folders", "images": total, "files_ignored": ["train/0/labels.csv"]}
+    ignored = {"files_ignored": ["train/0/labels.csv"], "files_refused": []}
+    assert report["source"] == {"kind": "folders", "images": total, **ignored}
     assert report["images"] == len(run.raw.good)
 
 

@@ -1,6 +1,7 @@
 """What only the full MNIST and Fashion-MNIST can show."""
 
 import gzip
+import io
 import shutil
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def test_fashion_mnist_names_its_classes(real_data: Path) -> None:
 def test_written_idx_is_what_mnists_authors_wrote(kind: str, real_data: Path, tmp_path: Path) -> None:
     packed = real_data / "MNIST" / "raw" / f"t10k-{kind}-ubyte.gz"
     content = gzip.decompress(packed.read_bytes())
-    write_idx(tmp_path / "ours.gz", read_idx(content))
-    write_idx_file(tmp_path / "tests.gz", read_idx(content))
+    write_idx(tmp_path / "ours.gz", read_idx(io.BytesIO(content)))
+    write_idx_file(tmp_path / "tests.gz", read_idx(io.BytesIO(content)))
     assert gzip.decompress((tmp_path / "ours.gz").read_bytes()) == content
     assert gzip.decompress((tmp_path / "tests.gz").read_bytes()) == content
 

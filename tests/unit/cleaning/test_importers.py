@@ -1,6 +1,7 @@
 """Folders of images, and the sources that are refused."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,21 +63,27 @@ def test_damaged_file_is_found_but_unusable(tmp_path: Path) -> None:
         find_images(tmp_path).images[0].read_grey()
 
 
-def test_broken_link_is_found_but_unusable(tmp_path: Path) -> None:
+def test_file_that_vanishes_is_unusable(tmp_path: Path) -> None:
     draw(tmp_path, "a/1.png")
-    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "nowhere.png")
-    image = find_images(tmp_path).images[1]
+    image = find_images(tmp_path).images[0]
+    (tmp_path / "a" / "1.png").unlink()
     with pytest.raises(UnusableImageError, match="No such file"):
         image.read_grey()
 
 
+def test_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    draw(tmp_path, "source/a/1.png", "elsewhere/a/1.png")
+    image = find_images(tmp_path / "source").images[0]
+    shutil.rmtree(tmp_path / "source" / "a")
+    (tmp_path / "source" / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    with pytest.raises(UnusableImageError, match="Not a directory"):
+        image.read_grey()
+
+
 def test_classes_are_those_of_imagefolder(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    draw(source, "b/1.png", "a/2.jpg", "B/3.bmp", "ä/4.tif", "10/5.png", "9/deep/er/6.webp", "9/7.jpeg")
-    draw(tmp_path, "elsewhere/8.png")
-    (source / "linked").symlink_to(tmp_path / "elsewhere")
-    expected = ImageFolder(source)
-    images = find_images(source).images
+    draw(tmp_path, "b/1.png", "a/2.jpg", "B/3.bmp", "ä/4.tif", "10/5.png", "9/deep/er/6.webp", "9/7.jpeg")
+    expected = ImageFolder(tmp_path)
+    images = find_images(tmp_path).images
     assert sort_classes(image.label for image in images) == expected.classes
     labels = {(str(image.content), image.label) for image in images}
     assert labels == {(file, expected.classes[label]) for file, label in expected.samples}

@@ -1,4 +1,4 @@
-import gzip
+import io
 import struct
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_array_is_read_back_from_its_file(dtype: type, shape: tuple[int, ...], t
     bounds = np.iinfo(dtype)
     array = np.random.default_rng(0).integers(bounds.min, bounds.max, shape, dtype, endpoint=True)
     write_idx(tmp_path / "a.gz", array)
-    restored = read_idx(gzip.decompress((tmp_path / "a.gz").read_bytes()))
+    restored = read_idx((tmp_path / "a.gz").open("rb"))
     assert restored.dtype == dtype
     assert np.array_equal(restored, array)
 
@@ -34,7 +34,7 @@ def test_equal_arrays_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("code", DTYPES)
 def test_each_type_is_read_in_native_order(code: int) -> None:
     big_endian = np.array([1, 2, 100], DTYPES[code])
-    array = read_idx(struct.pack(">HBBI", 0, code, 1, 3) + big_endian.tobytes())
+    array = read_idx(io.BytesIO(struct.pack(">HBBI", 0, code, 1, 3) + big_endian.tobytes()))
     assert array.tolist() == [1, 2, 100]
     assert array.dtype == np.dtype(DTYPES[code]).newbyteorder("=")
 
@@ -55,15 +55,15 @@ def test_each_type_is_read_in_native_order(code: int) -> None:
     ],
 )
 def test_damaged_content_is_refused(content: bytes) -> None:
-    assert read_idx(COMPLETE).shape == (3, 4)
-    with pytest.raises(ValueError, match=r"not an IDX file|not a complete IDX file"):
-        read_idx(content)
+    assert read_idx(io.BytesIO(COMPLETE)).shape == (3, 4)
+    with pytest.raises(ValueError, match=r"not an IDX file|not a complete|values than its header says"):
+        read_idx(io.BytesIO(content))
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", b"\0\0\x08\x01", b"\0\0\x0c\x02"]))
 def test_any_bytes_are_read_or_refused(content: bytes, start: bytes) -> None:
     try:
-        array = read_idx(start + content)
+        array = read_idx(io.BytesIO(start + content))
     except ValueError:
         return
     assert array.nbytes <= len(content)

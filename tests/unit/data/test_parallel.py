@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.parallel import parallel_map
+from pipeline.data.memory import available_memory
+from pipeline.data.parallel import count_processes, parallel_map
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,3 +59,16 @@ def refuse_item_50(item: int) -> int:
 def test_preparing_pictures_needs_no_pytorch() -> None:
     code = "import sys, pipeline.data.parallel, pipeline.data.preparation; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_items_that_need_all_memory_get_no_process() -> None:
+    assert set(parallel_map(process_id, range(100), memory=available_memory() * 2)) == {os.getpid()}
+
+
+def test_processes_share_the_free_memory() -> None:
+    assert count_processes(available_memory() * 2 // 3) == 1
+    assert count_processes(0) == os.cpu_count()
+
+
+def test_large_items_are_computed_in_order() -> None:
+    assert list(parallel_map(abs, range(-100, 0), item_size=2**25)) == list(range(100, 0, -1))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torchvision.datasets import MNIST
@@ -15,20 +14,13 @@ from pipeline.data.datasets import load_splits, load_test_split
 from pipeline.data.prepared import find_cleaning_report, save_dataset
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
+from support.prepared import make_dataset
 
 IMAGES = "MNIST/raw/train-images-idx3-ubyte.gz"
 LABELS = "MNIST/raw/train-labels-idx1-ubyte.gz"
 TEST_LABELS = "MNIST/raw/t10k-labels-idx1-ubyte.gz"
 IMAGES_HEADER = 16  # bytes before the first pixel
 LABELS_HEADER = 8  # bytes before the first label
-
-
-def make_dataset(size: int, class_count: int = 3) -> Dataset:
-    random = np.random.default_rng(size)
-    pixels = random.integers(0, 256, (size, 1, 28, 28), np.uint8)
-    labels = torch.arange(size) % class_count
-    classes = tuple(f"class {index}" for index in range(class_count))
-    return Dataset("made", torch.from_numpy(pixels), labels, classes, "")
 
 
 @pytest.fixture
@@ -152,6 +144,10 @@ def drop_all_labels(packed: bytes) -> bytes:
     return gzip.compress(b"\0\0\x08\x01" + bytes(4))
 
 
+def keep_one_label(packed: bytes) -> bytes:
+    return gzip.compress(b"\0\0\x08\x01" + bytes([0, 0, 0, 1, 0]))
+
+
 def set_content(content: bytes) -> Callable[[bytes], bytes]:
     return lambda _: content
 
@@ -170,11 +166,12 @@ def rename_class(content: bytes) -> bytes:
         (IMAGES, flip_packed_bit, IMAGES),
         (IMAGES, truncate, f"{IMAGES} is damaged"),
         (IMAGES, empty, f"{IMAGES} is damaged"),
-        (IMAGES, drop_last_pixel, f"{IMAGES} is damaged (not a complete IDX file)"),
+        (IMAGES, drop_last_pixel, f"{IMAGES} is damaged (fewer values than its header says)"),
         (IMAGES, change_pixel, "SHA-256 of train"),
         (LABELS, swap_labels, "SHA-256 of train"),
         (LABELS, raise_label, f"{LABELS} is damaged (labels up to 10 for 3 classes)"),
         (LABELS, drop_all_labels, f"{LABELS} is damaged (labels of shape (0,)"),
+        (TEST_LABELS, keep_one_label, f"{TEST_LABELS} is damaged (labels of shape (1,)"),
         (TEST_LABELS, swap_labels, "SHA-256 of test"),
         (CLASSES_FILE, set_content(b'["0", "1"]'), "is damaged (labels up to 2 for 2 classes)"),
         (CLASSES_FILE, truncate, f"{CLASSES_FILE} is damaged"),
