@@ -4,6 +4,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
 from pipeline.errors import UserError
 from pipeline.evaluation.record import CHECKLIST_FILE, EVALUATION_FOLDER, EvaluationRecord
 from pipeline.promotion.decisions import Decision, list_decisions
@@ -11,6 +13,18 @@ from pipeline.promotion.recorded import load_evaluation
 from pipeline.tracking import artifacts, loading, models, runs
 from pipeline.tracking.registry import ModelReference, ModelVersion, reference_version
 from pipeline.tracking.runs import Run
+
+
+class _Verdict(BaseModel):
+    """A part of an answer in ``checklist.json``."""
+
+    model_config = ConfigDict(strict=True)
+
+    question: str
+    verdict: str
+
+
+_CHECKLIST = TypeAdapter(list[_Verdict])
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Lineage:
     model_sha256 : the identity of the model's files as they are now; None if they cannot be read.
     evaluation : the record of evaluate.py about exactly these files; None if there is none.
     no_evaluation : why there is no evaluation.
-    checklist : the answers to its five questions.
+    checklist : the verdicts on its five questions, each with its ``question``.
     decisions : about the version, the first one first.
     verdict : the report of the last decision; empty if there is none.
     """
@@ -36,7 +50,7 @@ class Lineage:
     model_sha256: str | None
     evaluation: EvaluationRecord | None
     no_evaluation: str
-    checklist: list[dict[str, Any]]
+    checklist: list[dict[str, str]]
     decisions: list[Decision]
     verdict: dict[str, Any]
 
@@ -76,12 +90,12 @@ def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
     """Return the lineage of a version, or of the model of a run that is not registered."""
     run, evaluation, no_evaluation = None, None, ""
     model_uri = str(version.source) if version else None
-    checklist: list[dict[str, Any]] = []
+    checklist: list[dict[str, str]] = []
     try:
         run = runs.get_run(str(version.run_id if version else run_id))
         model_uri = model_uri or models.find_model_uri(run.info.run_id)
         evaluation = load_evaluation(run.info.run_id, loading.read_model(_refer_to(version, model_uri)))
-        checklist = artifacts.read_json_artifact(run.info.run_id, f"{EVALUATION_FOLDER}/{CHECKLIST_FILE}") or []
+        checklist = _read_checklist(run.info.run_id)
     except UserError as error:
         no_evaluation = str(error)
     decisions = _list_decisions_of(version) if version else []
@@ -107,6 +121,15 @@ def _refer_to(version: ModelVersion | None, model_uri: str) -> ModelReference:
 def _list_decisions_of(version: ModelVersion) -> list[Decision]:
     number = int(version.version)
     return [decision for decision in list_decisions(version.name) if decision.version == number]
+
+
+def _read_checklist(run_id: str) -> list[dict[str, str]]:
+    """Return the verdicts; empty if there is no checklist, or if somebody has put something else there."""
+    content = artifacts.read_json_artifact(run_id, f"{EVALUATION_FOLDER}/{CHECKLIST_FILE}")
+    try:
+        return [dict(verdict) for verdict in _CHECKLIST.validate_python(content)]
+    except ValidationError:
+        return []
 
 
 def _read_verdict(decision: Decision) -> dict[str, Any]:

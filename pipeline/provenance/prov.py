@@ -4,13 +4,13 @@ Entities, activities and agents, and how they are related. Unknown facts are lef
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 from prov.model import ProvActivity, ProvAgent, ProvDocument, ProvEntity
 
 from pipeline.data.catalog import SPLITS
+from pipeline.documents import parse_milliseconds
 from pipeline.evaluation.record import EvaluationRecord
 from pipeline.promotion.decisions import Decision
 from pipeline.provenance.lineage import Lineage
@@ -52,7 +52,7 @@ def _add_model(document: ProvDocument, lineage: Lineage) -> ProvEntity | None:
 
 def _add_training(document: ProvDocument, lineage: Lineage, run: Run, model: ProvEntity | None) -> None:
     """Add the training with its data, its code and its user, and derive the model from the data."""
-    start, end = _parse_milliseconds(run.info.start_time), _parse_milliseconds(run.info.end_time)
+    start, end = parse_milliseconds(run.info.start_time), parse_milliseconds(run.info.end_time)
     training = document.activity(f"mlflow:run/{run.info.run_id}", start, end, _build_attributes(lineage.params))
     splits = _add_splits(document, lineage)
     learned_from = [splits[name] for name in ("train", "validation") if name in splits]
@@ -130,10 +130,6 @@ def _associate(document: ProvDocument, activity: ProvActivity, user: str | None)
 
 def _build_attributes(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {f"demo:{_quote(name)}": value for name, value in facts.items() if value is not None}
-
-
-def _parse_milliseconds(milliseconds: int | None) -> datetime | None:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
 
 
 def _quote(text: str) -> str:

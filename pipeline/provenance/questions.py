@@ -5,11 +5,12 @@ that nobody recorded is unanswered; nothing is guessed.
 """
 
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from pipeline.context import format_utc
 from pipeline.data.catalog import SPLITS
+from pipeline.documents import parse_count, parse_milliseconds
 from pipeline.promotion.decisions import REFUSED
 from pipeline.provenance.lineage import Lineage
 from pipeline.tracking.registry import CHAMPION
@@ -167,12 +168,14 @@ def _format_time(when: datetime) -> str:
     return f"{format_utc(when)} UTC"
 
 
-def _format_milliseconds(milliseconds: int) -> str:
-    return _format_time(datetime.fromtimestamp(milliseconds / 1000, UTC))
+def _format_milliseconds(milliseconds: int | None) -> str | None:
+    when = parse_milliseconds(milliseconds)
+    return _format_time(when) if when else None
 
 
 def _format_count(text: str | None) -> str | None:
-    return f"{int(text):,}" if text and text.isdecimal() else None
+    count = parse_count(text)
+    return None if count is None else f"{count:,}"
 
 
 def _describe_model(lineage: Lineage) -> str | None:
@@ -215,10 +218,12 @@ def _describe_split(lineage: Lineage, split: str) -> str | None:
 
 
 def _describe_duration(run: Run | None) -> str | None:
-    if not run or not run.info.end_time:
+    if not run:
+        return None
+    start, end = _format_milliseconds(run.info.start_time), _format_milliseconds(run.info.end_time)
+    if not start or not end:
         return None
     seconds = (run.info.end_time - run.info.start_time) / 1000
-    start, end = _format_milliseconds(run.info.start_time), _format_milliseconds(run.info.end_time)
     return f"{start} to {end}, {seconds:.1f} s, {run.info.status}"
 
 

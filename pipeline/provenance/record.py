@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pipeline.context import describe_context
+from pipeline.data.prepared import read_cleaning_report
 from pipeline.provenance.source import CodeState
 
 PROVENANCE_FOLDER = "provenance"  # of a run's artifacts
@@ -61,7 +62,7 @@ def build_run_tags(
     for name, fact in describe_context().items():
         tags[f"invocation.{name}"] = fact
     if cleaning_report:
-        tags["data.cleaning_report_sha256"] = hashlib.sha256(cleaning_report.read_bytes()).hexdigest()
+        tags["data.cleaning_report_sha256"] = hashlib.sha256(read_cleaning_report(cleaning_report)).hexdigest()
     return tags
 
 
@@ -74,7 +75,7 @@ def write_provenance(folder: Path, patch: bytes, cleaning_report: Path | None = 
     if patch:
         (folder / PATCH_FILE).write_bytes(patch)
     if cleaning_report:
-        (folder / cleaning_report.name).write_bytes(cleaning_report.read_bytes())
+        (folder / cleaning_report.name).write_bytes(read_cleaning_report(cleaning_report))
 
 
 @cache

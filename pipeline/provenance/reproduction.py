@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.data.catalog import SPLITS
+from pipeline.documents import parse_count
 from pipeline.errors import UserError
 from pipeline.provenance.record import PATCH_FILE, PROVENANCE_FOLDER, compute_weights_sha256
 from pipeline.provenance.source import CodeState
@@ -50,10 +51,8 @@ class Original:
     @property
     def threads(self) -> int | None:
         """The number of threads that it computed with; None if it is not recorded, or cannot be true."""
-        text = self.run.data.tags.get("environment.threads", "")
-        if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
-            return None
-        return int(text)
+        threads = parse_count(self.run.data.tags.get("environment.threads"))
+        return threads if threads and threads <= MAX_THREADS else None
 
 
 def load_original(run_id: str) -> Original:
@@ -122,7 +121,8 @@ def warn_about_changed_code(run: Run, code: CodeState) -> None:
         return
     changes = ""
     if tags.get("code.dirty") == "true":
-        changes = f", with changes (its artifact {PROVENANCE_FOLDER}/{PATCH_FILE})"
+        patch = f"its artifact {PROVENANCE_FOLDER}/{PATCH_FILE}"
+        changes = f", with changes ({patch if tags.get('code.patch_sha256') else 'of which there is no patch'})"
     logger.warning("this is not the code of run %s: commit %s%s", run.info.run_id, tags.get("code.commit"), changes)
 
 

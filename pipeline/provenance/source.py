@@ -2,28 +2,36 @@
 
 import hashlib
 import os
+import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
-from pipeline.redact import redact, secret_values
+from pipeline.provenance.git import Repository, open_repository
+from pipeline.provenance.patch_scan import find_secret
+from pipeline.redact import redact, redact_address
+from pipeline.text import printable
 
 MAX_PATCH_BYTES = 1_000_000
-# A file is left out of the patch if its name fits one of these: it may hold secrets.
+# An untracked file is code if its name fits one of these, in lower case. No other untracked file makes a tree dirty.
+CODE_PATTERNS = (
+    *("*.py", "*.pyi", "*.ipynb", "*.toml", "*.cfg", "*.ini", "*.yml", "*.yaml", "*.txt", "*.md", "*.sh"),
+    *("makefile", "*.mk", "dockerfile", "dockerfile.*", "*.dockerfile", "mlproject", ".gitignore", ".gitattributes"),
+    *(".dockerignore", ".editorconfig", "requirements*.lock"),
+)
+# A file is left out of the patch if its name fits one of these, in lower case: it may hold secrets.
 SECRET_FILE_PATTERNS = (
-    ".env*",
-    "*.pem",
-    "*.key",
-    "*.p12",
-    "*.pfx",
-    "id_*",
-    ".netrc",
-    ".pypirc",
-    "*secret*",
-    "*credential*",
-    "*token*",
+    *(".env", ".env.*", "*.env", "*.pem", "*.key", "*.ppk", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.gpg"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pypirc", ".npmrc", ".pgpass", ".my.cnf"),
+    *(".htpasswd", ".git-credentials", "*secret*", "*credential*", "*token*", "*password*"),
+)
+NO_SECRET_FILE_PATTERNS = ("*.py", "*.example")  # whose content is searched, as everything is
+DIFF_OPTIONS = (
+    *("--patch", "--binary", "--full-index", "--unified=3", "--inter-hunk-context=0", "--ignore-submodules=dirty"),
+    *("--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--no-relative"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
 )
 
 
@@ -43,85 +51,155 @@ class CodeState:
     patch: bytes
 
 
+@dataclass(frozen=True)
+class _Changes:
+    """The paths, relative to the top of the repository, of the files that differ from the commit.
+
+    Attributes
+    ----------
+    staged : whose content the patch may have.
+    secret : whose names look like secrets.
+    other : links, and repositories inside of this one.
+    """
+
+    staged: list[str]
+    secret: list[str]
+    other: list[str]
+
+
 def describe_code(root: Path) -> CodeState:
     """Return the state of the code in ``root``. Nothing is written into the repository.
 
-    The patch has changed, deleted and untracked files. It has no file that Git ignores, and none whose name fits
-    `SECRET_FILE_PATTERNS`. Without a repository, as in an image, the environment variable CODE_COMMIT names the commit.
+    The tree is dirty if a tracked file differs from the commit, or if there is an untracked file of code, see
+    `CODE_PATTERNS`. What Git ignores does not count. The patch has these files, but none whose name fits
+    `SECRET_FILE_PATTERNS`, and it is left out if its content looks like a secret. Without a repository, as in an image,
+    the environment variable CODE_COMMIT names the commit.
     """
     try:
-        commit = _read_git(root, "rev-parse", "HEAD")
-        top = Path(_read_git(root, "rev-parse", "--show-toplevel"))
+        repository = open_repository(root)
+        commit, top, objects = repository.read(
+            "rev-parse", "HEAD", "--show-toplevel", "--path-format=absolute", "--git-path", "objects"
+        ).splitlines()
+        with tempfile.TemporaryDirectory() as folder:
+            # Git writes its index and new objects here, not into the repository.
+            env = {
+                "GIT_INDEX_FILE": f"{folder}/index",
+                "GIT_OBJECT_DIRECTORY": folder,
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
+            }
+            return _describe_checkout(repository, Path(top), commit, env)
     except FileNotFoundError:
         return _describe_without_git("unknown: git is not installed")
-    except subprocess.CalledProcessError:
+    except (subprocess.CalledProcessError, ValueError):  # no commit, or no files
         return _describe_without_git("unknown: not in a Git repository")
-    remote = _read_git(root, "config", "--default", "", "--get", "remote.origin.url")
-    tags = {
-        "commit": commit,
-        "branch": _read_git(root, "rev-parse", "--abbrev-ref", "HEAD"),
-        "remote": redact(remote) or "none",
-    }
-    is_dirty = bool(_run_git(top, "status", "--porcelain"))
-    if not is_dirty:
-        return CodeState(tags | {"dirty": "false", "patch": "not needed"}, b"")
-    tags["dirty"] = "true"
-    patch, omitted_files = _create_patch(top)
-    problem = _find_problem(patch)
-    if problem:
-        return CodeState(tags | {"patch": f"left out: {problem}"}, b"")
-    tags["patch"] = f"without {omitted_files} files whose names look like secrets" if omitted_files else "complete"
-    tags["patch_sha256"] = hashlib.sha256(patch).hexdigest()
-    return CodeState(tags, patch)
 
 
 def _describe_without_git(reason: str) -> CodeState:
     return CodeState({"commit": os.environ.get("CODE_COMMIT") or reason}, b"")
 
 
-def _find_problem(patch: bytes) -> str | None:
-    """Return why the patch must not be kept, or None."""
-    names = [name for name, value in secret_values().items() if value.encode() in patch]
-    if names:
-        return f"it holds the value of {', '.join(names)}"
-    if len(patch) > MAX_PATCH_BYTES:
-        return f"{len(patch):,} bytes are more than {MAX_PATCH_BYTES:,}"
+def _describe_checkout(repository: Repository, top: Path, commit: str, env: dict[str, str]) -> CodeState:
+    remote = repository.read("config", "--default", "", "--get", "remote.origin.url")
+    tags = {
+        "commit": commit,
+        "branch": printable(redact(repository.read("rev-parse", "--abbrev-ref", "HEAD"))),
+        "remote": printable(redact_address(remote) if "://" in remote else redact(remote)) or "none",
+    }
+    repository.run("read-tree", "HEAD", env=env)
+    changes = _list_changes(repository, top, env)
+    if not (changes.staged or changes.secret or changes.other):
+        return CodeState(tags | {"dirty": "false", "patch": "not needed"}, b"")
+    tags["dirty"] = "true"
+    patch = b""
+    at_top = replace(repository, folder=top)  # to which the paths are relative
+    problem = _find_size_problem(top, changes)
+    if not problem:
+        try:
+            patch = _create_patch(at_top, changes.staged, env)
+            problem = _find_problem(at_top, patch, changes.staged, env)
+        except subprocess.CalledProcessError:
+            problem = "git cannot read every file"
+    if problem:
+        return CodeState(tags | {"patch": f"left out: {problem}"}, b"")
+    tags["patch"] = _describe_omissions(changes)
+    tags["patch_sha256"] = hashlib.sha256(patch).hexdigest()
+    return CodeState(tags, patch)
+
+
+def _list_changes(repository: Repository, top: Path, env: dict[str, str]) -> _Changes:
+    """Return what differs from the commit in the folder, which may be a part of a repository with other code."""
+    options = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
+    output = repository.run("status", *options, "--", ".", env=env)
+    changes = _Changes([], [], [])
+    for entry in os.fsdecode(output).split("\0"):
+        status, path = entry[:2], entry[3:]
+        is_new = status == "??"
+        if not path or (is_new and not _is_code(path)):
+            continue
+        if _has_secret_name(path):
+            changes.secret.append(path)
+        elif is_new and not _is_file(top / path):
+            changes.other.append(path)
+        else:
+            changes.staged.append(path)
+    return changes
+
+
+def _is_code(path: str) -> bool:
+    name = PurePosixPath(path).name.lower()
+    return any(fnmatch(name, pattern) for pattern in CODE_PATTERNS)
+
+
+def _has_secret_name(path: str) -> bool:
+    name = PurePosixPath(path).name.lower()
+    if any(fnmatch(name, pattern) for pattern in NO_SECRET_FILE_PATTERNS):
+        return False
+    return any(fnmatch(name, pattern) for pattern in SECRET_FILE_PATTERNS)
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether the path is a file; a link is none, wherever it leads."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _describe_omissions(changes: _Changes) -> str:
+    omissions = []
+    if changes.secret:
+        omissions.append(f"{len(changes.secret)} files whose names look like secrets")
+    if changes.other:
+        omissions.append(f"{len(changes.other)} links or repositories")
+    return f"without {' and '.join(omissions)}" if omissions else "complete"
+
+
+def _find_size_problem(top: Path, changes: _Changes) -> str | None:
+    """Return why the patch would be too large, or None: a file is not read before its size is known."""
+    for path in changes.staged:
+        if _is_file(top / path) and (top / path).lstat().st_size > 50 * MAX_PATCH_BYTES:
+            return f"{printable(path)} is too large"
     return None
 
 
-def _create_patch(top: Path) -> tuple[bytes, int]:
-    """Return the patch from the commit to the files, and the number of files that it leaves out."""
-    objects = _read_git(top, "rev-parse", "--path-format=absolute", "--git-path", "objects")
-    excluded = [f":(exclude,icase,glob)**/{pattern}" for pattern in SECRET_FILE_PATTERNS]
-    with tempfile.TemporaryDirectory() as folder:
-        # Git writes its index and new objects here, not into the repository.
-        env = {
-            "GIT_INDEX_FILE": f"{folder}/index",
-            "GIT_OBJECT_DIRECTORY": folder,
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
-        }
-        _run_git(top, "read-tree", "HEAD", env=env)
-        _run_git(top, "add", "--all", "--", ".", *excluded, env=env)
-        patch = _run_git(top, "diff", "--cached", "--binary", "--no-color", "--no-ext-diff", "HEAD", env=env)
-        status = _run_git(top, "status", "--porcelain", "-z", "--untracked-files=all", env=env)
-    return patch, _count_unstaged(status)
+def _find_problem(repository: Repository, patch: bytes, paths: list[str], env: dict[str, str]) -> str | None:
+    """Return why the patch must not be kept, or None."""
+    if len(patch) > MAX_PATCH_BYTES:
+        return f"{len(patch):,} bytes are more than {MAX_PATCH_BYTES:,}"
+    contents = {}
+    numstat = repository.run("diff-index", "--cached", "--numstat", "-z", "--no-renames", "HEAD", env=env)
+    binary_paths = {line[4:] for line in os.fsdecode(numstat).split("\0") if line.startswith("-\t-\t")}
+    for path in paths:
+        if path in binary_paths and _is_file(repository.folder / path):
+            contents[path] = (repository.folder / path).read_bytes()
+    return find_secret(patch, contents)
 
 
-def _count_unstaged(status: bytes) -> int:
-    """Return the number of entries that `git add` did not stage: the second letter of their status is not blank."""
-    count = 0
-    for entry in status.split(b"\0"):
-        if entry[1:2] not in (b"", b" "):
-            count += 1
-    return count
-
-
-def _read_git(folder: Path, *arguments: str) -> str:
-    return _run_git(folder, *arguments).decode().strip()
-
-
-def _run_git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> bytes:
-    command = ["git", "-C", str(folder), *arguments]
-    environment = os.environ | dict(env or {})
-    done = subprocess.run(command, capture_output=True, check=True, env=environment)  # noqa: S603
-    return done.stdout
+def _create_patch(repository: Repository, paths: list[str], env: dict[str, str]) -> bytes:
+    """Return the patch from the commit to the files at these paths."""
+    if not paths:
+        return b""
+    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    options = ("--all", "--pathspec-from-file=-", "--pathspec-file-nul")
+    repository.run("add", *options, env=env, content=names)
+    return repository.run("diff-index", "--cached", *DIFF_OPTIONS, "HEAD", env=env)

@@ -1,25 +1,47 @@
 """The files of a run."""
 
+import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import mlflow
 from mlflow.exceptions import MlflowException
 
+from pipeline.documents import DamagedError, parse_json
 from pipeline.errors import UserError
+from pipeline.redact import redact_file
+from pipeline.regular_files import MAX_RECORD_SIZE
 from pipeline.tracking.failures import describe_failure, is_outage
 from pipeline.tracking.store import get_client
 
+TEXT_SUFFIXES = (".txt", ".json", ".md", ".html", ".svg", ".yaml", ".yml")  # predictions.csv is numbers, with a digest
+
 
 def log_artifacts(run_id: str, directory: Path, folder: str | None = None) -> None:
-    """Log every file in ``directory`` to the run, below ``folder`` if it is not None."""
-    get_client().log_artifacts(run_id, str(directory), folder)
+    """Log every file in ``directory`` to the run, below ``folder`` if it is not None; text without secrets.
+
+    A file of another suffix than `TEXT_SUFFIXES` goes as it is, such as the patch, which was searched when it was made.
+    """
+    redacted = {}
+    for path in directory.rglob("*"):
+        if path.suffix in TEXT_SUFFIXES and path.is_file():
+            content = path.read_bytes()
+            clean = redact_file(path.name, content)
+            if clean != content:
+                redacted[path.relative_to(directory)] = clean
+    if not redacted:
+        get_client().log_artifacts(run_id, str(directory), folder)
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(directory, copy, dirs_exist_ok=True)
+        for name, clean in redacted.items():
+            (Path(copy) / name).write_bytes(clean)
+        get_client().log_artifacts(run_id, copy, folder)
 
 
 def log_text(run_id: str, text: str, file: str) -> None:
-    """Log ``text`` as the file of that name."""
-    get_client().log_text(run_id, text, file)
+    """Log ``text`` as the file of that name, without secrets."""
+    get_client().log_text(run_id, redact_file(file, text.encode()).decode(), file)
 
 
 def list_artifact_paths(run_id: str, folder: str | None = None) -> set[str]:
@@ -65,6 +87,6 @@ def read_artifact(run_id: str, path: str, max_size: int) -> bytes:
 def read_json_artifact(run_id: str, path: str) -> Any:
     """Return the content of the run's JSON file at ``path``; None if it is missing or not readable."""
     try:
-        return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
-    except (MlflowException, OSError, ValueError):
+        return parse_json(read_artifact(run_id, path, MAX_RECORD_SIZE))
+    except (UserError, DamagedError):
         return None

@@ -20,6 +20,7 @@ BUSY_CODES = ("DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED
 AWAY_FOLDER = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)  # of a folder in the network
 # MLflow keeps the status of an error page in its text only; the third form is in its list of failed downloads.
 HTTP_STATUS = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error responses|(\d{3}) \w+ Error: ")
+BAD_ADDRESS = re.compile(r"(?:invalid|unsupported|parse)\b.{0,40}\bur[il]\b", re.IGNORECASE)
 DATABASE_ERROR = re.compile(r"\((?:\w+\.)+(?P<name>\w+Error)\)")  # as SQLAlchemy writes it
 
 CHECK_ADDRESS = "check MLFLOW_TRACKING_URI"
@@ -270,6 +271,8 @@ def _explain_text(error: BaseException) -> Failure:
 
 def _explain_message(text: str) -> Failure:
     """Return what MLflow's message tells: as it is, unless it repeats what a library has said."""
+    if BAD_ADDRESS.search(text):  # the message repeats it, with the password
+        return _refusal("the address of the store is wrong", CHECK_ADDRESS)
     if "SSLError" in text:
         return _explain_ssl_error(text)
     if "failed with exception" in text or "failed with timeout exception" in text:

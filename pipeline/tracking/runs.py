@@ -1,7 +1,6 @@
 """MLflow runs and experiments: open a run, log to it, find it again."""
 
 import atexit
-import json
 import logging
 import os
 import time
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 
 from pipeline.data.catalog import short_name
+from pipeline.documents import DamagedError, parse_json
 from pipeline.errors import UserError
 from pipeline.redact import redact
 from pipeline.tracking.outages import Patience, create_once, describe_failure
@@ -139,8 +140,9 @@ def start_run(
     if run_id is None:
         run = _start_new_run(get_or_create_experiment(experiment), name, all_tags, system_metrics=system_metrics)
     else:
-        set_tags(run_id, all_tags)  # before it says RUNNING: its old process is gone, so others would end it
-        run = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
+        # Before it says RUNNING: its old process is gone, so others would end it.
+        set_tags(run_id, _read_tags_with_secrets(run_id) | all_tags)
+        run = mlflow.start_run(run_id, run_name=redact(name) if name else None, log_system_metrics=system_metrics)
     try:
         yield run.info.run_id
         finish = partial(end_run, run.info.run_id, FINISHED)
@@ -154,13 +156,21 @@ def start_run(
 def _start_new_run(experiment_id: str, name: str | None, tags: dict[str, str], *, system_metrics: bool) -> Run:
     """Open a new run, once, also if the answer of the store is lost."""
     start = partial(mlflow.start_run, log_system_metrics=system_metrics)
+    # MLflow adds tags of its own: the address of the repository as Git has it, the script, the account.
+    redacted = {tag: redact(str(value)) for tag, value in resolve_tags(tags).items() if value is not None}
 
     def find() -> Run | None:
         runs = search_runs(experiment_id, f"tags.`invocation.nonce` = '{tags['invocation.nonce']}'", max_results=1)
         return start(runs[0].info.run_id) if runs else None
 
-    create = partial(start, experiment_id=experiment_id, run_name=name, tags=tags)
+    create = partial(start, experiment_id=experiment_id, run_name=redact(name) if name else None, tags=redacted)
     return create_once(partial(retry_on_conflict, create), find)
+
+
+def _read_tags_with_secrets(run_id: str) -> dict[str, str]:
+    """Return the tags of the run that hold a secret, redacted: `mlflow run` sets the address that it was given."""
+    tags = get_run(run_id).data.tags
+    return {name: redact(value) for name, value in tags.items() if redact(value) != value}
 
 
 def _check_is_open(run_id: str) -> None:
@@ -293,9 +303,9 @@ def log_inputs(datasets: Mapping[str, "Dataset"]) -> None:
     for context, dataset in datasets.items():
         logged = mlflow.data.from_numpy(  # type: ignore[attr-defined]
             dataset.images.numpy(),
-            source=HTTPDatasetSource(dataset.source),
+            source=HTTPDatasetSource(redact(dataset.source)),
             targets=dataset.labels.numpy(),
-            name=f"{short_name(dataset.name)}-{context}",
+            name=redact(f"{short_name(dataset.name)}-{context}"),
             digest=dataset.digest[:DATASET_DIGEST_LENGTH],
         )
         retry_on_conflict(partial(mlflow.log_input, logged, context=context))
@@ -370,7 +380,10 @@ def list_input_urls(run: Run) -> list[str]:
         return []
     urls = set()
     for entry in run.inputs.dataset_inputs:
-        source = json.loads(entry.dataset.source or "{}")
-        if source.get("url"):
+        try:
+            source = parse_json(entry.dataset.source or "{}")
+        except DamagedError:  # another program logged it
+            continue
+        if isinstance(source, dict) and source.get("url"):
             urls.add(str(source["url"]))
     return sorted(urls)

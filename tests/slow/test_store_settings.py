@@ -51,7 +51,7 @@ def test_secrets_reach_neither_tags_parameters_nor_patch(checkout: Path, tmp_pat
     store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     data = store.get_run(run_id).data
     files = [item.path for item in store.list_artifacts(run_id, "provenance")]
-    assert data.tags["code.patch"] == "left out: it holds the value of MLFLOW_TRACKING_PASSWORD"
+    assert data.tags["code.patch"] == "left out: notes.txt:1 looks like the value of MLFLOW_TRACKING_PASSWORD"
     assert data.tags["invocation.command"].endswith("--run-name '***'")
     assert "battery staple" not in str(data.params)
     assert files == ["provenance/packages.txt", "provenance/train_digests.npy"]

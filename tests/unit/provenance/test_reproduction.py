@@ -88,11 +88,19 @@ def test_changed_code_gives_a_warning(tags: dict[str, str], caplog: pytest.LogCa
     assert record.getMessage() == "this is not the code of run 8f1c: commit c0ffee"
 
 
-def test_warning_names_the_patch_of_the_original(caplog: pytest.LogCaptureFixture) -> None:
-    warn_about_changed_code(
-        build_run(tags=TAGS | {"code.dirty": "true"}), CodeState({"commit": "c0ffee", "dirty": "false"}, b"")
-    )
-    assert caplog.messages[0].endswith("commit c0ffee, with changes (its artifact provenance/source.patch)")
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"code.patch_sha256": "5f0c"}, "its artifact provenance/source.patch"),
+        ({"code.patch": "left out: a.py:1 looks like a private key"}, "of which there is no patch"),
+    ],
+)
+def test_warning_names_the_patch_of_the_original(
+    tags: dict[str, str], expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = build_run(tags=TAGS | {"code.dirty": "true"} | tags)
+    warn_about_changed_code(run, CodeState({"commit": "c0ffee", "dirty": "false"}, b""))
+    assert caplog.messages[0].endswith(f"commit c0ffee, with changes ({expected})")
 
 
 # --- compare ---------------------------------------------------------------------------------------------------------
