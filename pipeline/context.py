@@ -10,8 +10,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 DESCRIPTION = re.compile(r"(?P<pid>[0-9]{1,10}) (?P<started>\S+) (?P<machine>.+)")  # of a process
 
 
@@ -92,12 +90,22 @@ def _start_time(pid: int) -> str | None:
     try:
         if sys.platform == "linux":
             return _read_start_ticks(pid)
+        return _read_creation_time(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        _check_is_missing(pid)
+        return None
+
+
+def _read_creation_time(pid: int) -> str | None:
+    """Return the seconds from 1970 to the start, on systems without /proc."""
+    import psutil  # no script needs a package before it knows its options
+
+    try:
         process = psutil.Process(pid)
         is_zombie = process.status() == psutil.STATUS_ZOMBIE
         return None if is_zombie else f"{process.create_time():.2f}"
-    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
-        _check_is_missing(pid)
-        return None
+    except psutil.NoSuchProcess:
+        raise ProcessLookupError from None
 
 
 def _read_start_ticks(pid: int) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,7 +231,7 @@ class Evaluation:
                 self.labels,
                 self.predictions,
                 labels=range(len(self.classes)),
-                target_names=self.classes,
+                target_names=[printable(name) for name in self.classes],
                 digits=4,
                 zero_division=0,
             )

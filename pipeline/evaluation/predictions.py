@@ -1,20 +1,29 @@
 """``predictions.csv``: a row for each image with its index, label, prediction, and the probability of each class."""
 
+import csv
 import io
 
 import numpy as np
 import pandas as pd
 
+from pipeline.documents import describe_error
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation
+from pipeline.text import escape_formula
 
 PREDICTIONS_FILE = "predictions.csv"
+MAX_PREDICTIONS_SIZE = 500_000_000  # bytes; the answers of 1,000 classes about 10,000 images have 200 million
+FIXED_COLUMNS = ["index", "label", "prediction"]
 SUM_TOLERANCE = 1e-6  # of an image's probabilities; older files have nine digits of each
 
 
 def format_predictions(evaluation: Evaluation) -> bytes:
-    """Return the content of the file, which has every digit: of two probabilities that nearly agree, one is larger."""
-    table = pd.DataFrame(evaluation.probabilities, columns=list(evaluation.classes))
+    """Return the content of the file, which has every digit: of two probabilities that nearly agree, one is larger.
+
+    A class whose name begins as a formula does has an apostrophe in front of it: people open the file in spreadsheets.
+    """
+    names = [escape_formula(name) for name in evaluation.classes]
+    table = pd.DataFrame(evaluation.probabilities, columns=names)
     table.insert(0, "label", evaluation.labels, allow_duplicates=True)  # a class may be called "label" too
     table.insert(1, "prediction", evaluation.predictions, allow_duplicates=True)
     text: str = table.to_csv(index_label="index")
@@ -27,14 +36,15 @@ def parse_predictions(content: bytes, classes: tuple[str, ...], origin: str) -> 
     Raises
     ------
     UserError
-        It is not a table of labels, predictions and probabilities, the probabilities of an image do not sum to 1, or
-        a prediction is not the most probable class.
+        It is not a table of labels, predictions and the probabilities of these classes, the probabilities of an image
+        do not sum to 1, or a prediction is not the most probable class.
     """
     try:
+        header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")), [])
         table = pd.read_csv(io.BytesIO(content), index_col=0)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{PREDICTIONS_FILE} of {origin} is damaged ({error})") from None
-    problem = _find_table_problem(table, classes)
+    except (ValueError, TypeError, OverflowError, csv.Error) as error:
+        raise UserError(f"{PREDICTIONS_FILE} of {origin} is damaged ({describe_error(error)})") from None
+    problem = _find_table_problem(table, classes) or _find_header_problem(header, classes)
     if problem:
         raise UserError(
             f"{PREDICTIONS_FILE} of {origin} is not a table of labels, predictions and probabilities ({problem})"
@@ -47,6 +57,16 @@ def parse_predictions(content: bytes, classes: tuple[str, ...], origin: str) -> 
             f"{PREDICTIONS_FILE} of {origin} has predictions that are not the most probable class: it was altered"
         )
     return evaluation
+
+
+def _find_header_problem(header: list[str], classes: tuple[str, ...]) -> str | None:
+    """Return what is wrong with the names of the columns, or None. Older files have names as they are."""
+    columns = header[len(FIXED_COLUMNS) :]
+    if header[: len(FIXED_COLUMNS)] != FIXED_COLUMNS:
+        return f"its columns do not begin with {', '.join(FIXED_COLUMNS)}"
+    if columns not in (list(classes), [escape_formula(name) for name in classes]):
+        return "its columns are not the classes, in their order"
+    return None
 
 
 def _find_table_problem(table: pd.DataFrame, classes: tuple[str, ...]) -> str | None:

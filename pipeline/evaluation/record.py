@@ -7,14 +7,21 @@ import platform
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.context import describe_context, utc_now
+from pipeline.documents import DamagedError, check_time, describe_problem, parse_json
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import CONFIDENCE_LEVEL, SUMMARY_METRICS, Evaluation
-from pipeline.evaluation.predictions import PREDICTIONS_FILE, format_predictions, parse_predictions
+from pipeline.evaluation.predictions import (
+    MAX_PREDICTIONS_SIZE,
+    PREDICTIONS_FILE,
+    format_predictions,
+    parse_predictions,
+)
+from pipeline.regular_files import MAX_RECORD_SIZE, read_file
 
 if TYPE_CHECKING:  # a promotion needs no PyTorch
     from pipeline.data.splits import Dataset
@@ -77,6 +84,14 @@ class ClassScores(_Part):
     support: Annotated[float, Field(ge=0)]
 
 
+class Confusion(_Part):
+    """How often a class was called another one."""
+
+    label: str
+    prediction: str
+    count: Annotated[int, Field(ge=1)]
+
+
 class EvaluationRecord(_Part):
     """Which model was evaluated on which data, how good it is, when, where, by whom and with what.
 
@@ -110,7 +125,7 @@ class EvaluationRecord(_Part):
     loss: Annotated[float, Field(ge=0)]
     macro: MacroScores
     classes: dict[str, ClassScores]
-    confusions: list[dict[str, Any]]
+    confusions: list[Confusion]
     images_per_second: Annotated[float, Field(gt=0)]
     device: str
     versions: dict[str, str]
@@ -123,8 +138,7 @@ class EvaluationRecord(_Part):
     @field_validator("time")
     @classmethod
     def _check_time(cls, time: str) -> str:
-        datetime.fromisoformat(time)
-        return time
+        return check_time(time)
 
     @property
     def evaluated_at(self) -> datetime:
@@ -160,20 +174,22 @@ class EvaluationRecord(_Part):
             A file is missing, damaged, or was not written with the other; or a figure does not follow from the
             predictions.
         """
-        text = _read_bytes(folder / RECORD_FILE, origin)
-        table = _read_bytes(folder / PREDICTIONS_FILE, origin)
+        text = _read_bytes(folder / RECORD_FILE, origin, MAX_RECORD_SIZE)
+        table = _read_bytes(folder / PREDICTIONS_FILE, origin, MAX_PREDICTIONS_SIZE)
         try:
-            content = dict(json.loads(text))
-            classes = tuple(content["classes"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{RECORD_FILE} of {origin} is damaged ({type(error).__name__}: {error})") from None
+            content = parse_json(text)
+        except DamagedError as error:
+            raise UserError(f"{RECORD_FILE} of {origin} is damaged ({error})") from None
+        if not isinstance(content, dict) or not isinstance(content.get("classes"), dict):
+            raise UserError(f"{RECORD_FILE} of {origin} is damaged (it has no classes)")
+        classes = tuple(content["classes"])
         if hashlib.sha256(table).hexdigest() != content.get("predictions_sha256"):
             raise UserError(f"{PREDICTIONS_FILE} of {origin} is not the one that {RECORD_FILE} was written with")
         evaluation = parse_predictions(table, classes, origin)
         try:
             record = cls.model_validate(content | {"evaluation": evaluation})
         except ValidationError as error:
-            raise UserError(f"{RECORD_FILE} of {origin} is damaged ({_first_problem(error)})") from None
+            raise UserError(f"{RECORD_FILE} of {origin} is damaged ({describe_problem(error)})") from None
         _check_figures(record, origin)
         return record
 
@@ -211,7 +227,7 @@ def build_record(
         loss=evaluation.loss,
         macro=MacroScores(precision=evaluation.precision, recall=evaluation.recall, f1=evaluation.f1),
         classes=_class_scores(evaluation),
-        confusions=evaluation.most_frequent_confusions(CONFUSIONS_LIMIT),
+        confusions=_list_confusions(evaluation),
         images_per_second=images_per_second,
         device=device,
         versions=versions,
@@ -221,6 +237,10 @@ def build_record(
         job_url=context["job_url"],
         predictions_sha256=hashlib.sha256(format_predictions(evaluation)).hexdigest(),
     )
+
+
+def _list_confusions(evaluation: Evaluation) -> list[Confusion]:
+    return [Confusion(**confusion) for confusion in evaluation.most_frequent_confusions(CONFUSIONS_LIMIT)]
 
 
 def _class_scores(evaluation: Evaluation) -> dict[str, ClassScores]:
@@ -247,7 +267,7 @@ def _check_figures(record: EvaluationRecord, origin: str) -> None:
                 f"{RECORD_FILE} of {origin} says {name} {value}, its predictions give {computed[name]:.6g}: "
                 "it was altered"
             )
-    if record.confusions != record.evaluation.most_frequent_confusions(CONFUSIONS_LIMIT):
+    if record.confusions != _list_confusions(record.evaluation):
         raise UserError(f"{RECORD_FILE} of {origin} has confusions that its predictions do not give: it was altered")
 
 
@@ -291,14 +311,8 @@ def _compute_figures(evaluation: Evaluation) -> dict[str, float]:
     return figures
 
 
-def _read_bytes(file: Path, origin: str) -> bytes:
+def _read_bytes(file: Path, origin: str, max_size: int) -> bytes:
     try:
-        return file.read_bytes()
+        return read_file(file, max_size)
     except OSError as error:
         raise UserError(f"{file.name} of {origin} cannot be read ({error.strerror})") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    return f"{location}: {problem['msg']}"

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
 
+from pipeline.documents import YEARS
 from pipeline.promotion.tag_values import MAX_NUMBER, Line, Number, format_tag, parse_tag, warn_unreadable
 from pipeline.tracking import registry, tags
 from pipeline.tracking.registry import ModelVersion
@@ -26,7 +27,6 @@ DECISION_TAG = re.compile(r"decision\.(?P<number>[1-9][0-9]{0,9})")
 COUNT_TAG = "decision.count"
 PENDING_TAG = "decision.pending"
 LONGEST_ESCAPE = 6  # characters, of a character in JSON
-YEARS = range(2000, 2200)
 
 
 def _check_time(time: datetime) -> datetime:

@@ -1,13 +1,13 @@
 """The promotion policy: what a model has to reach, read from ``gates.toml``."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.data.catalog import DATASET_NAMES, short_name
+from pipeline.documents import DamagedError, parse_toml, shorten_repr
 from pipeline.errors import UserError
 
 POLICY_FILE = Path(__file__).parent.parent.parent / "gates.toml"
@@ -148,8 +148,8 @@ def format_header(table_name: str) -> str:
 
 def _find_table(text: str, table_name: str, file: str) -> dict[str, Any] | None:
     try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        content = parse_toml(text)
+    except DamagedError as error:
         raise UserError(f"{file} is not TOML: {error}; correct it and run again") from None
     table = content.get(table_name)
     return table if isinstance(table, dict) else None
@@ -170,4 +170,4 @@ def _describe_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"there is no rule {key!r}; the rules are {', '.join(Policy.model_fields)}"
     expected = problem["msg"].removeprefix("Input ").removeprefix("String ")
-    return f"{key} = {problem['input']!r} {expected}; correct it and run again"
+    return f"{key} = {shorten_repr(problem['input'])} {expected}; correct it and run again"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.documents import DamagedError, parse_json
 from pipeline.errors import UserError
 from pipeline.promotion.effects import SIGNATURE_TAG
 from pipeline.promotion.report_run import SIGNATURE_FILE
@@ -250,8 +251,8 @@ def _parse_bundle(bundle: bytes) -> dict[str, Any]:
     if len(bundle) > MAX_SIGNATURE_SIZE:
         raise InvalidSignatureError(f"its signature has more than {MAX_SIGNATURE_SIZE:,} bytes")
     try:
-        content = json.loads(bundle)
-    except (ValueError, RecursionError):
+        content = parse_json(bundle)
+    except DamagedError:
         content = None
     if not isinstance(content, dict) or not isinstance(content.get("verificationMaterial"), dict):
         raise InvalidSignatureError("its signature is damaged: it is no Sigstore bundle")

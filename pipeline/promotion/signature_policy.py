@@ -1,11 +1,11 @@
 """Whether a model has to be signed, and by whom: the keys of ``gates.toml`` that stand above its tables."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.documents import DamagedError, parse_toml, shorten_repr
 from pipeline.errors import UserError
 from pipeline.files import read_text
 from pipeline.promotion import policy
@@ -54,8 +54,8 @@ def parse_signature_policy(text: str, file: Path) -> SignaturePolicy:
         named who may sign.
     """
     try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        content = parse_toml(text)
+    except DamagedError as error:
         raise UserError(f"{file.name} is not TOML: {error}; correct it and run again") from None
     _check_tables(content, file.name)
     values = {key: value for key, value in content.items() if not isinstance(value, dict)}
@@ -94,4 +94,4 @@ def _describe_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"there is no key {key!r} outside the tables; the keys are {', '.join(SignaturePolicy.model_fields)}"
     expected = problem["msg"].removeprefix("Input ")
-    return f"{key} = {problem['input']!r} {expected}; correct it and run again"
+    return f"{key} = {shorten_repr(problem['input'])} {expected}; correct it and run again"

@@ -4,8 +4,9 @@ import logging
 from functools import lru_cache
 from typing import Annotated, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from pipeline.documents import parse_record
 from pipeline.tracking.tags import MAX_TAG_LENGTH
 
 logger = logging.getLogger(__name__)
@@ -33,12 +34,7 @@ def parse_tag(adapter: TypeAdapter[T], text: str) -> T:
         raise ValueError("empty")
     if len(text) > MAX_TAG_LENGTH:
         raise ValueError(f"{len(text):,} characters")
-    try:
-        return adapter.validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    return parse_record(adapter, text)
 
 
 def format_tag(adapter: TypeAdapter[T], value: T) -> str:

@@ -17,6 +17,7 @@ from pipeline.evaluation.metrics import Evaluation
 from pipeline.files import atomic_file
 from pipeline.provenance.record import compute_weights_sha256
 from pipeline.provenance.resumption import Resumption
+from pipeline.redact import redact
 from pipeline.session.run import describe_process_tags, explain_interruption
 from pipeline.session.training import Training
 from pipeline.signals import defer_signals
@@ -24,6 +25,7 @@ from pipeline.tracking import runs
 from pipeline.tracking.delivery import (
     REPORTS_FOLDER,
     Delivered,
+    LoggedEpoch,
     TrainingResult,
     log_reports,
     log_result,
@@ -112,8 +114,8 @@ def _write_result(training: Training, evaluation: Evaluation) -> TrainingResult:
     result = TrainingResult(
         run_id=job.run_id,
         model_name=job.model_name,
-        params={name: str(value) for name, value in training.params.items()},
-        epochs=[{"epoch": entry.epoch, "time": entry.time, "metrics": entry.metrics()} for entry in state.history],
+        params={name: redact(str(value)) for name, value in training.params.items()},
+        epochs=[LoggedEpoch(entry.epoch, entry.time, entry.metrics()) for entry in state.history],
         metrics=metrics,
         time=time.time(),
         tags={"result.weights_sha256": compute_weights_sha256(model.state_dict())},

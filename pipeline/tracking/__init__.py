@@ -9,6 +9,9 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
+from pipeline.documents import describe_error
+from pipeline.errors import UserError
+
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our own JSON
@@ -25,7 +28,11 @@ SETTINGS = {
 }
 
 # The environment wins over .env, and .env wins over the settings.
-load_dotenv(Path(__file__).parent.parent.parent / ".env")
+_file = Path(__file__).parent.parent.parent / ".env"
+try:
+    load_dotenv(_file)
+except (OSError, ValueError) as error:
+    raise UserError(f"{_file} is not a file of lines NAME=VALUE ({describe_error(error)}); correct it") from None
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 # Not a default: no environment may turn it on. The scripts let MLflow load no model; this is for what it does itself.

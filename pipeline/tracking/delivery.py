@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from pipeline.documents import DamagedError, parse_record
 from pipeline.errors import UserError
 from pipeline.files import atomic_file, read_text
 from pipeline.tracking import artifacts, models, registry, runs
@@ -26,6 +27,21 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import
 MODEL_FOLDER = "model"
 REPORTS_FOLDER = "reports"
 RESULT_FILE = "result.json"
+REQUIRED_METRICS = ("test_accuracy", "test_loss", "training_seconds")
+MAX_EPOCHS = 1_000_000
+LATEST_TIME = 7e9  # seconds since 1970: a time that is later, in the year 2191, is not believed
+
+Seconds = Annotated[float, Field(ge=0, le=LATEST_TIME, allow_inf_nan=False)]
+Metrics = Annotated[dict[str, float], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class LoggedEpoch:
+    """What an epoch is to log: its number from 1, its end in seconds since 1970, and its metrics."""
+
+    epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    time: Seconds
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -37,8 +53,8 @@ class TrainingResult:
     run_id : of the run.
     model_name : under which the model is registered; None: not at all.
     params : of the run; the store has them since the training began.
-    epochs : for each epoch its number ``epoch``, its end ``time`` in seconds since 1970, and its ``metrics``.
-    metrics : of the test and of the whole training.
+    epochs : all epochs, the first one first.
+    metrics : of the test and of the whole training; `REQUIRED_METRICS` are among them.
     time : when they were measured, in seconds since 1970.
     tags : of the run.
     """
@@ -46,10 +62,14 @@ class TrainingResult:
     run_id: str
     model_name: str | None
     params: dict[str, str]
-    epochs: list[dict[str, Any]]
-    metrics: dict[str, float]
-    time: float
+    epochs: Annotated[list[LoggedEpoch], Field(min_length=1)]
+    metrics: Metrics
+    time: Seconds
     tags: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not set(REQUIRED_METRICS) <= set(self.metrics) or "dataset" not in self.params:
+            raise ValueError(f"the metrics lack one of {', '.join(REQUIRED_METRICS)}, or the parameters the data set")
 
     def write(self, folder: Path, model: "Module", examples: "Tensor", classes: Sequence[str]) -> None:
         """Write the model and ``result.json`` into the folder; see `pipeline.tracking.models.save_model`.
@@ -87,9 +107,9 @@ def read_result(folder: Path) -> TrainingResult:
     path = folder / RESULT_FILE
     text = read_text(path)
     try:
-        return TypeAdapter(TrainingResult).validate_json(text, strict=True)
-    except ValidationError:
-        raise UserError(f"{path} is damaged; delete it, and resume again from the checkpoint") from None
+        return parse_record(TypeAdapter(TrainingResult), text, finite=False)
+    except DamagedError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, and resume again from the checkpoint") from None
 
 
 def remove_result(folder: Path) -> None:
@@ -142,7 +162,7 @@ def _log_metrics(result: TrainingResult, model_uri: str) -> None:
     if not result.metrics.items() <= known.items():
         model_id = model_uri.removeprefix("models:/")
         runs.log_metrics(result.run_id, result.metrics, when=result.time, model_id=model_id)
-    logged = runs.list_logged_steps(result.run_id, next(iter(result.epochs[0]["metrics"])))
+    logged = runs.list_logged_steps(result.run_id, next(iter(result.epochs[0].metrics)))
     for entry in result.epochs:
-        if entry["epoch"] not in logged:
-            runs.log_metrics(result.run_id, entry["metrics"], entry["epoch"], when=entry["time"])
+        if entry.epoch not in logged:
+            runs.log_metrics(result.run_id, entry.metrics, entry.epoch, when=entry.time)

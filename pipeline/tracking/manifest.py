@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.documents import DamagedError, describe_problem, is_unicode, parse_yaml
 from pipeline.errors import UserError
+from pipeline.regular_files import read_file
 
 METADATA_FILE = "MLmodel"
 MODEL_FILE = "data/model.pt2"
@@ -67,6 +68,8 @@ def build_manifest(folder: Path, origin: str) -> Manifest:
     names = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
+        if not is_unicode(name):
+            raise UserError(f"{origin} has {name!r}, which is no name of a file; train it again")
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise UserError(f"{origin} has {name!r}, which is no file; train it again")
         if path.is_file():
@@ -86,17 +89,17 @@ def _describe_file(folder: Path, name: str) -> ModelFile:
 def _read_raw_usage(file: Path) -> dict[str, Any]:
     """Return what the file says, whatever it is, as far as JSON can hold it."""
     try:
-        content = _read_yaml(file)["metadata"]
-        usage = {field: content.get(field) for field in Usage.model_fields}
-        return dict(json.loads(json.dumps(usage, allow_nan=False)))
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        content = _read_metadata(file)
+    except (OSError, DamagedError):
         return {}
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    if not isinstance(metadata, dict):
+        return {}
+    return {field: metadata.get(field) for field in Usage.model_fields}
 
 
-def _read_yaml(file: Path) -> Any:
-    if file.stat().st_size > MAX_METADATA_SIZE:
-        raise ValueError(f"it has more than {MAX_METADATA_SIZE:,} bytes")
-    return yaml.safe_load(file.read_bytes())
+def _read_metadata(file: Path) -> Any:
+    return parse_yaml(read_file(file, MAX_METADATA_SIZE))
 
 
 # --- is it one of this pipeline? -------------------------------------------------------------------------------------
@@ -173,8 +176,8 @@ def check_model_folder(folder: Path, manifest: Manifest, origin: str) -> Usage:
         if name not in REQUIRED_FILES + OTHER_FILES:
             raise UserError(f"{origin} has a file {name!r}, which no model of this pipeline has; train it again")
     try:
-        return _Metadata.model_validate(_read_yaml(folder / METADATA_FILE)).metadata
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        return _Metadata.model_validate(_read_metadata(folder / METADATA_FILE)).metadata
+    except (OSError, ValueError) as error:
         problem = _describe_problem(error)
         raise UserError(
             f"{METADATA_FILE} of {origin} is not one of this pipeline ({problem}); train it again"
@@ -182,10 +185,8 @@ def check_model_folder(folder: Path, manifest: Manifest, origin: str) -> Usage:
 
 
 def _describe_problem(error: Exception) -> str:
-    if isinstance(error, OSError):
+    if isinstance(error, FileNotFoundError):
         return "it is missing"
-    if not isinstance(error, ValidationError):
-        return str(error) if type(error) is ValueError else type(error).__name__
-    problem = error.errors()[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    return f"{location}: {problem['msg']}"
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    return describe_problem(error) if isinstance(error, ValidationError) else str(error)

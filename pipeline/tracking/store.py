@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import random
+import re
 import socket
 import sqlite3
 import time
@@ -19,18 +20,27 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.documents import parse_count
 from pipeline.errors import UserError
-from pipeline.redact import redact
+from pipeline.redact import redact, redact_address
+from pipeline.tracking.client import RedactingClient
 from pipeline.tracking.failures import StoreAway, explain_failure, is_outage
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting MLFLOW_LOGGING_LEVEL reaches only a part of it
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs a traceback of what it raises, too
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # logs each attempt; the last one is raised
 
+# user:password@ with a character that ends the part of an address where it stands; digits alone are a port.
+BARE_PASSWORD = re.compile(r"[\w+.-]+://[^\s/@:?#\[]*:(?!\d+[/?#])[^@]*(?:[\s/?#][^@]*@|@.*@)")
 DEFAULT_URI = "sqlite:///mlflow.db"
 RETRY_PAUSES = (0.25, 0.5, 1, 2, 4, 8)  # seconds
 INIT_LOCK_TIMEOUT = 300  # seconds
 SQLITE_TIMEOUT = 10  # seconds, for which another process may lock the file
+NUMBER_SETTINGS = {  # and the highest number that makes sense
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": 86_400,
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": 100,
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": 86_400,
+}
 FIRST_REQUEST_TIMEOUT = 13  # seconds, with all attempts
 FIRST_REQUEST_PAUSE = 0.25  # seconds, which doubles
 T = TypeVar("T")
@@ -48,15 +58,33 @@ def connect() -> Iterator[str]:
         does not answer.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    _check_settings()
     mlflow.set_tracking_uri(uri)
     check_reachable(uri)
     try:
         with sqlite_init_lock(uri):
-            _send_first_request()
-        yield redact(uri)
+            _open_store()
+        yield redact_address(uri)
     except (MlflowException, RequestException, SQLAlchemyError, StoreAway) as error:
         failure = explain_failure(error)
-        raise UserError(f"{redact(uri)}: {failure.reason}; {failure.advice}") from None
+        raise UserError(f"{redact_address(uri)}: {failure.reason}; {failure.advice}") from None
+
+
+def _check_settings() -> None:
+    """Check the numbers in the environment that MLflow reads at each request."""
+    for name, limit in NUMBER_SETTINGS.items():
+        text = os.environ.get(name, "0")
+        number = parse_count(text)
+        if number is None or number > limit:
+            raise UserError(f"the variable {name} is no whole number from 0 to {limit:,}; correct or unset it")
+
+
+def _open_store() -> None:
+    """Ask for anything; an address that MLflow and SQLAlchemy cannot use is what the caller can fix."""
+    try:
+        _send_first_request()
+    except (ValueError, TypeError):  # their messages may have the address
+        raise UserError("MLFLOW_TRACKING_URI is no address of a store; correct it") from None
 
 
 def _send_first_request() -> None:
@@ -76,9 +104,9 @@ def _send_first_request() -> None:
         pause *= 2
 
 
-def get_client() -> mlflow.MlflowClient:
-    """Return a client of the store."""
-    return mlflow.MlflowClient()
+def get_client() -> RedactingClient:
+    """Return a client of the store, to which no secret goes."""
+    return RedactingClient()
 
 
 def check_reachable(uri: str) -> None:
@@ -89,25 +117,36 @@ def check_reachable(uri: str) -> None:
     UserError
         Nothing answers.
     """
-    scheme = urlsplit(uri).scheme
     try:
+        if BARE_PASSWORD.match(uri):  # a parser would take a part of it for the host, and say so
+            raise ValueError("malformed")
+        scheme = urlsplit(uri).scheme
         if scheme == "sqlite":
             _check_sqlite(uri)
         elif scheme in ("http", "https"):
             _check_http(uri)
         elif scheme.partition("+")[0] in ("mysql", "postgresql", "mssql"):
             _check_database(uri)
-    except (OSError, ValueError) as error:
-        raise UserError(f"nothing answers at {redact(uri)} ({error}); start it or change MLFLOW_TRACKING_URI") from None
+    except ValueError:  # its message may have the password
+        raise UserError(
+            f"{redact_address(uri)}: the address is malformed; check MLFLOW_TRACKING_URI (special characters of a "
+            "password are written as %40 for @, %2F for /)"
+        ) from None
+    except OSError as error:
+        detail = error.strerror or redact(str(error)) or type(error).__name__
+        raise UserError(
+            f"nothing answers at {redact_address(uri)} ({detail}); start it or change MLFLOW_TRACKING_URI"
+        ) from None
     except sqlite3.Error as error:
         failure = explain_failure(error)
-        raise UserError(f"{redact(uri)}: {failure.reason}; {failure.advice}") from None
+        raise UserError(f"{redact_address(uri)}: {failure.reason}; {failure.advice}") from None
 
 
 def _check_sqlite(uri: str) -> None:
     path = Path(unquote(uri.removeprefix("sqlite:///")))
     if not path.parent.is_dir():
-        raise UserError(f"{redact(uri)}: there is no directory {path.parent}; create it or change MLFLOW_TRACKING_URI")
+        address = redact_address(uri)
+        raise UserError(f"{address}: there is no directory {path.parent}; create it or change MLFLOW_TRACKING_URI")
     with sqlite3.connect(path, timeout=SQLITE_TIMEOUT) as database:
         database.execute("PRAGMA schema_version")
     database.close()
@@ -123,12 +162,19 @@ def _check_http(uri: str) -> None:
 
 def _check_database(uri: str) -> None:
     from sqlalchemy import create_engine
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
         create_engine(uri).connect().close()
+    except ArgumentError:
+        raise ValueError("malformed") from None
     except (SQLAlchemyError, ImportError) as error:  # the driver may be missing
-        raise OSError(redact(str(error).splitlines()[0])) from None
+        raise OSError(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return redact(lines[0]) if lines else type(error).__name__
 
 
 @contextmanager

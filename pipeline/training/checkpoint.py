@@ -6,22 +6,22 @@
 
 import json
 import logging
-import pickle
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from pipeline.documents import DamagedError, parse_record
 from pipeline.errors import UserError
 from pipeline.files import atomic_file
+from pipeline.training.checkpoint_content import check_content, check_weights
 from pipeline.training.config import TrainingConfig
 from pipeline.training.loop import BestWeights, EpochProgress, EpochResult, TrainingState, find_best_epoch
 
@@ -72,13 +72,15 @@ class Checkpoint:
         """How many epochs are complete."""
         return int(self.content["epoch"])
 
-    def restore(self, state: TrainingState) -> None:
+    def restore(self, state: TrainingState, train_size: int) -> None:
         """Bring a new state, and the random generators of this process, to where the checkpoint was written.
 
         Parameters
         ----------
         state
             As `start_training` returns it, for the configuration of the job; it changes in place.
+        train_size
+            The number of training images.
 
         Raises
         ------
@@ -87,6 +89,7 @@ class Checkpoint:
         """
         content = self.content
         try:
+            check_content(content, state, self.job.config, train_size)
             state.model.load_state_dict(content["model"])
             state.optimizer.load_state_dict(content["optimizer"])
             state.schedule.load_state_dict(content["schedule"])
@@ -144,8 +147,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = _load(path)
     try:
-        job = TypeAdapter(TrainingJob).validate_json(content["job"], strict=True)
-    except (KeyError, TypeError, ValidationError) as error:
+        job = parse_record(TypeAdapter(TrainingJob), content["job"])
+    except (KeyError, TypeError, AttributeError, DamagedError) as error:
         raise _damaged(path, error) from None
     return Checkpoint(job, content, path)
 
@@ -210,15 +213,21 @@ def _restore_best(state: TrainingState, path: Path) -> BestWeights | None:
     if _read_best_epoch(path) != epoch:
         logger.warning("%s is not of epoch %d: the best of the epochs from now on counts", path, epoch)
         return None
-    return BestWeights(epoch, _load(path)["model"])
+    saved: Any = _load(path).get("model")
+    try:
+        check_weights(saved, state.model)
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return BestWeights(epoch, dict(saved))
 
 
 def _read_best_epoch(path: Path) -> int | None:
     """Return the epoch of the weights in ``best.pt``; None if it is missing or damaged."""
     try:
-        return int(_load(path)["epoch"])
-    except (UserError, KeyError, TypeError, ValueError):
+        epoch = _load(path).get("epoch")
+    except UserError:
         return None
+    return epoch if type(epoch) is int else None
 
 
 def _read_random_states(device: torch.device) -> dict[str, Any]:
@@ -248,12 +257,12 @@ def _save(path: Path, content: Mapping[str, Any]) -> None:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}; start the training again") from None
-    except (OSError, RuntimeError, EOFError, ValueError, BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler raises what the instructions in the file make it raise
         raise _damaged(path, error) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or type(content.get("format")) is not int or content["format"] != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version; resume with the version that wrote it")
     return content
 

@@ -4,14 +4,41 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 
 MODELS = ("cnn", "resnet", "mlp")  # models.py builds them
 AUGMENTATIONS = ("affine", "flip", "erase", "none")  # augment.py has them
 KEPT_WEIGHTS = ("last", "best")
+DEVICES = ("cpu", "cuda", "mps")
+MAX_SHOWN_LENGTH = 100  # characters of a value in a message
 NEW_FIELDS = ("keep", "from_run")  # a run that was logged before they existed used their defaults
+
+
+class Range(NamedTuple):
+    """The finite numbers from ``minimum`` to ``maximum``; without the minimum if it is ``exclusive``."""
+
+    minimum: float
+    maximum: float
+    exclusive: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return self.minimum <= value <= self.maximum and not (self.exclusive and value == self.minimum)
+
+
+MAX_COUNT = 1_000_000_000
+RANGES = {  # of the fields of TrainingConfig
+    "epochs": Range(1, 1_000_000),
+    "lr": Range(0, 1000, exclusive=True),
+    "limit": Range(1, MAX_COUNT),
+    "batch_size": Range(1, MAX_COUNT),
+    "weight_decay": Range(0, 1000),
+    "label_smoothing": Range(0, 1),
+    "seed": Range(0, 2**63 - 1),  # PyTorch takes 64 bits
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +87,11 @@ class TrainingConfig:
     device : type of the device, such as cpu or cuda.
     keep : which weights are tested and logged: those of the last epoch, or those with the best validation loss.
     from_run : id of the run whose weights the training starts from; None: from random ones.
+
+    Raises
+    ------
+    ValueError
+        A value cannot be one: a number is not in `RANGES`, or a name is none of those above.
     """
 
     dataset: str
@@ -75,6 +107,20 @@ class TrainingConfig:
     device: str = "cpu"
     keep: str = "last"
     from_run: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, numbers in RANGES.items():
+            value = getattr(self, name)
+            if value not in numbers and not (name == "limit" and value is None):
+                raise ValueError(f"{name} is not from {numbers.minimum} to {numbers.maximum}")
+        choices = {"model": MODELS, "keep": KEPT_WEIGHTS, "device": DEVICES}
+        for name, names in choices.items():
+            if getattr(self, name) not in names:
+                raise ValueError(f"{name} is none of {', '.join(names)}")
+        if not set(self.augment) <= set(AUGMENTATIONS):
+            raise ValueError(f"augment has others than {', '.join(AUGMENTATIONS)}")
+        if not self.dataset:
+            raise ValueError("dataset is empty")
 
     def as_params(self) -> dict[str, Any]:
         """Return the configuration as it is logged: names and values, the augmentations in one text."""
@@ -103,10 +149,13 @@ class TrainingConfig:
                 values[field.name] = _PARSERS[types[field.name]](text)
             except ValueError:
                 raise UserError(
-                    f"the parameter {field.name} is {text!r}, which it cannot be; "
+                    f"the parameter {field.name} is {text[:MAX_SHOWN_LENGTH]!r}, which it cannot be; "
                     "choose a run that pytorch_demo.py logged"
                 ) from None
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise UserError(f"the parameter {error}; choose a run that pytorch_demo.py logged") from None
 
 
 def _parse_optional_int(text: str) -> int | None:

@@ -139,7 +139,7 @@ def test_without_register_no_version_appears(tmp_path: Path, empty_store: Path) 
 
 def test_diverging_training_leaves_its_run_failed(tmp_path: Path, empty_store: Path) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    options = ("--dataset", "digits", "--model", "mlp", "--lr", "1e30")
+    options = ("--dataset", "digits", "--model", "mlp", "--lr", "1000")
     result = call_main(pytorch_demo.main, *options, folder=tmp_path)
     assert (result.code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("error: training diverged")

@@ -287,3 +287,32 @@ def test_a_prediction_that_is_not_most_probable_is_refused(folder: Path) -> None
     edit_predictions(folder, lambda table: table.assign(prediction=table["label"]))
     with pytest.raises(UserError, match="not the most probable class: it was altered"):
         read(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', "[" * 10_000, '{"classes": 7}', '{"classes": {"\\ud800": {}}}', "9" * 5000]
+)
+def test_hostile_json_is_damage(folder: Path, text: str) -> None:
+    (folder / RECORD_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"evaluation.json of run x is damaged \("):
+        read(folder)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "9999-12-31", "2026-99-01"])
+def test_time_of_no_evaluation_is_refused(folder: Path, time: str) -> None:
+    edit_record(folder, lambda content: content.update(time=time))
+    with pytest.raises(UserError, match=r"is damaged \(time: "):
+        read(folder)
+
+
+def test_columns_of_other_classes_are_refused(folder: Path) -> None:
+    edit_predictions(folder, lambda table: table.rename(columns={"cat": "dog", "dog": "cat"}))
+    with pytest.raises(UserError, match="its columns are not the classes, in their order"):
+        read(folder)
+
+
+def test_class_that_begins_as_a_formula_is_text_in_a_spreadsheet(tmp_path: Path, evaluation: Evaluation) -> None:
+    classes = ("=cmd|' /C calc'!A0", "@sum")
+    build(Evaluation(classes, evaluation.labels, evaluation.probabilities)).write(tmp_path)
+    assert (tmp_path / PREDICTIONS_FILE).read_text().startswith("index,label,prediction,'=cmd|' /C calc'!A0,'@sum\n")
+    assert read(tmp_path).evaluation.classes == classes

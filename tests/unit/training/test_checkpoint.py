@@ -59,7 +59,7 @@ def stop_after(batches: int) -> Callable[[], bool]:
 def save_and_restore(state: TrainingState, splits: Splits, folder: Path) -> TrainingState:
     assert CheckpointWriter(folder, JOB).write(state)
     restored = start(splits)
-    load_checkpoint(folder / "last.pt").restore(restored)
+    load_checkpoint(folder / "last.pt").restore(restored, len(splits.train))
     return restored
 
 
@@ -97,7 +97,7 @@ def test_random_generators_of_the_process_are_restored(splits: Splits, tmp_path:
     CheckpointWriter(tmp_path, JOB).write(state)
     expected = draw()
     assert draw() != expected
-    load_checkpoint(tmp_path / "last.pt").restore(start(splits))
+    load_checkpoint(tmp_path / "last.pt").restore(start(splits), len(splits.train))
     assert draw() == expected
 
 
@@ -165,7 +165,22 @@ def test_other_version_is_named(tmp_path: Path, content: Any) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model", {}), ("optimizer", 1), ("generator", torch.zeros(3)), ("history", [{}]), ("random", {}), ("epoch", "x")],
+    [
+        ("model", {}),
+        ("model", None),
+        ("optimizer", 1),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("schedule", {"last_epoch": 0, "_last_lr": [0.1], "step": 1}),
+        ("schedule", {"last_epoch": 7, "_last_lr": [0.1]}),
+        ("generator", torch.zeros(3)),
+        ("history", [{}]),
+        ("history", None),
+        ("random", {}),
+        ("epoch", "x"),
+        ("epoch", 1),
+        ("epoch", True),
+        ("progress", {}),
+    ],
 )
 def test_content_that_does_not_fit_is_damage(splits: Splits, tmp_path: Path, key: str, value: Any) -> None:
     file = tmp_path / "last.pt"
@@ -173,7 +188,7 @@ def test_content_that_does_not_fit_is_damage(splits: Splits, tmp_path: Path, key
     content = torch.load(file, weights_only=True)
     torch.save(content | {key: value}, file)
     with pytest.raises(UserError, match="is damaged"):
-        load_checkpoint(file).restore(start(splits))
+        load_checkpoint(file).restore(start(splits), len(splits.train))
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------

@@ -69,3 +69,29 @@ def test_parameter_of_wrong_type_is_named() -> None:
     params = as_logged(build_config("mnist", 100, "cpu", {})) | {"epochs": "many"}
     with pytest.raises(UserError, match="the parameter epochs is 'many'"):
         TrainingConfig.from_params(params)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("epochs", "0"),
+        ("epochs", "9" * 20),
+        ("epochs", "9" * 5000),
+        ("lr", "nan"),
+        ("lr", "1e400"),
+        ("lr", "0.0"),
+        ("limit", "-1"),
+        ("batch_size", "0"),
+        ("label_smoothing", "1.5"),
+        ("seed", "-1"),
+        ("model", "transformer"),
+        ("augment", "rotate"),
+        ("dataset", ""),
+        ("device", "meta"),
+        ("keep", "first"),
+    ],
+)
+def test_parameter_that_cannot_be_is_named(name: str, text: str) -> None:
+    params = as_logged(build_config("mnist", 100, "cpu", {})) | {name: text}
+    with pytest.raises(UserError, match=f"the parameter {name}.*choose a run that pytorch_demo.py logged"):
+        TrainingConfig.from_params(params)
