@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export GRADIO_ANALYTICS_ENABLED := False
 LOCK ?= requirements-dev.lock
 COMPOSE := docker compose --file deploy/compose.yaml
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
@@ -43,11 +45,13 @@ test-all: .venv/installed  ## run every test: servers, images, browser, races, k
 test-images: .venv/installed  ## build and run the images alone (needs Docker)
 	pytest tests/slow/test_images.py tests/slow/test_compose.py
 
-lint: .venv/installed  ## check style, types and the direction of imports
+lint: .venv/installed  ## check style, types, the direction of imports, Dockerfiles and workflows
 	ruff check .
 	ruff format --check .
 	mypy . .github/summary.py
 	lint-imports
+	hadolint deploy/Dockerfile tests/stand_ins/Dockerfile
+	zizmor --offline --quiet .github
 
 lock: export UV_CUSTOM_COMPILE_COMMAND := make lock
 lock: .venv/installed  ## write the lock files from the requirement files (UPGRADE=--upgrade: newest versions)
@@ -55,6 +59,7 @@ lock: .venv/installed  ## write the lock files from the requirement files (UPGRA
 	$(COMPILE) --constraint requirements-dev.lock requirements.txt --output-file requirements.lock
 	$(COMPILE) --constraint requirements-dev.lock requirements-server.txt --output-file requirements-server.lock
 	$(COMPILE) --constraint requirements-dev.lock requirements-signing.txt --output-file requirements-signing.lock
+	$(COMPILE) --constraint requirements-dev.lock requirements-audit.txt --output-file requirements-audit.lock
 
 ui: .venv/installed  ## show runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)
@@ -68,10 +73,12 @@ bench: .venv/installed  ## measure what the README says about speed
 screenshots: .venv/installed  ## take the pictures of the UI and the app in README and docs again (needs Chromium)
 	NO_SKIP=1 SCREENSHOTS=docs/images pytest tests/slow/test_ui.py tests/slow/test_app.py --numprocesses 0
 
-# A random secret for each variable that compose.yaml requires. Only the owner can read the file.
-deploy/.env:
-	@umask 077; grep --only-matching '\$${[A-Z_]*:?' deploy/compose.yaml | tr --delete '$${:?' | sort --unique \
-	| $(PYTHON) -c 'import secrets, sys; [print(f"{line.strip()}={secrets.token_urlsafe(24)}") for line in sys.stdin]' > $@.new
+# A random secret for each variable that compose.yaml requires and the file lacks. Only the owner can read the file.
+deploy/.env: deploy/compose.yaml
+	@umask 077; touch $@; cp $@ $@.new; \
+	for name in $$(grep --only-matching '\$${[A-Z_]*:?' $< | tr --delete '$${:?' | sort --unique); do \
+		grep --quiet "^$$name=." $@ || $(PYTHON) -c 'import secrets, sys; print(f"{sys.argv[1]}={secrets.token_urlsafe(24)}")' $$name; \
+	done >> $@.new
 	@mv $@.new $@
 
 server: deploy/.env  ## start the team's server (docs/server.md); the first start generates its secrets
@@ -87,11 +94,16 @@ server-reset:  ## delete all its data; asks first
 	$(COMPOSE) down --volumes
 
 server-backup:  ## save all its data to FILE (default: server-backup.tar)
-	@umask 077; $(COMPOSE) exec -T mlflow python backup.py save > $(or $(FILE),server-backup.tar).new
-	@mv $(or $(FILE),server-backup.tar).new $(or $(FILE),server-backup.tar)
+	@umask 077; \
+	file='$(or $(FILE),server-backup.tar)'; \
+	trap 'rm -f "$$file.new"' EXIT; \
+	$(COMPOSE) exec -T mlflow python backup.py save > "$$file.new" \
+	&& $(COMPOSE) exec -T mlflow python backup.py check < "$$file.new" \
+	&& sync "$$file.new" \
+	&& mv "$$file.new" "$$file"
 
 server-restore:  ## restore FILE (default: server-backup.tar) into an empty server
-	$(COMPOSE) exec -T mlflow python backup.py restore < $(or $(FILE),server-backup.tar)
+	$(COMPOSE) exec -T mlflow python backup.py restore < '$(or $(FILE),server-backup.tar)'
 
 clean:  ## remove .venv and caches; data, runs and models stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,24 +1,19 @@
-"""Save all data of the tracking server in one archive; restore it into an empty server.
+"""Save all data of the tracking server in one archive; check an archive; restore it into an empty server.
 
     python backup.py save > backup.tar
+    python backup.py check < backup.tar
     python backup.py restore < backup.tar
 
 It runs beside the server, with the server's environment: `make server-backup` and `make server-restore` call it there.
-The archive has the rows of all tables (tables.sql, from mysqldump), the accounts (accounts.db, SQLite) and every object
-of the bucket (files/...). manifest.json, its last file, has the SHA-256 of each. The archive holds the hashes of
-passwords: protect it as you protect passwords.
+backup_archive.py describes the archive. It holds the hashes of passwords: protect it as you protect passwords.
 """
 
-import hashlib
 import importlib.metadata
-import io
-import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -29,11 +24,19 @@ from urllib.parse import unquote, urlsplit
 
 import boto3
 import pymysql
+from botocore.exceptions import BotoCoreError, ClientError
 
-TABLES_FILE = "tables.sql"
-ACCOUNTS_FILE = "accounts.db"
-FILES_PREFIX = "files/"
-MANIFEST_FILE = "manifest.json"
+from backup_archive import (
+    ACCOUNTS_FILE,
+    FILES_PREFIX,
+    TABLES_FILE,
+    BackupError,
+    check_accounts,
+    check_key,
+    read_archive,
+    write_archive,
+)
+
 DATA_TABLES = ("runs", "registered_models", "logged_models")  # a server is empty if these are
 
 # One transaction reads all tables as of one moment. Only rows are saved: the restoring server has created its tables.
@@ -48,10 +51,6 @@ DUMP_OPTIONS = (
     "--hex-blob",
 )
 CLIENT_OPTIONS = ("--batch", "--binary-mode")  # the second: an archive can hold SQL, but no commands of the client
-
-
-class BackupError(Exception):
-    """The text says what is wrong, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +110,21 @@ class Database:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Save or restore; return the exit code."""
+    """Save, check or restore; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments not in (["save"], ["restore"]):
-        print("error: say save or restore; the first lines of this file explain it", file=sys.stderr)
+    if arguments not in (["save"], ["check"], ["restore"]):
+        print("error: say save, check or restore; the first lines of this file explain it", file=sys.stderr)
         return 2
     try:
         if arguments == ["save"]:
             save(sys.stdout.buffer)
+        elif arguments == ["check"]:
+            check(sys.stdin.buffer)
         else:
             restore(sys.stdin.buffer)
-    except BackupError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (BackupError, OSError, sqlite3.Error, pymysql.MySQLError, BotoCoreError, ClientError) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message or type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 
@@ -131,41 +133,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def save(output: IO[bytes]) -> None:
-    """Write the archive. The tables are first, so that it has the files of every run in them."""
+    """Write the archive. Nothing is written before everything has been read: a save that fails leaves no half of one.
+
+    The tables are read first, so that the archive has the files of every run in them.
+    """
     database = Database.from_environment()
-    digests: dict[str, str] = {}
-    with tempfile.TemporaryFile() as tables:
-        database.run_client(("mariadb-dump", "mysqldump"), DUMP_OPTIONS, stdout=tables)
-        with tarfile.open(fileobj=output, mode="w|") as archive:
-            digests[TABLES_FILE] = add_file(archive, TABLES_FILE, tables)
-            with tempfile.NamedTemporaryFile() as accounts:
-                copy_sqlite(os.environ["ACCOUNTS"], accounts.name)
-                digests[ACCOUNTS_FILE] = add_file(archive, ACCOUNTS_FILE, accounts)
-            for item in get_bucket().objects.all():
-                with tempfile.TemporaryFile() as content:
-                    item.Object().download_fileobj(content)
-                    name = FILES_PREFIX + item.key
-                    digests[name] = add_file(archive, name, content)
-            manifest = describe_version(database) | {"sha256": digests}
-            add_file(archive, MANIFEST_FILE, io.BytesIO(json.dumps(manifest).encode()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = {TABLES_FILE: folder / TABLES_FILE, ACCOUNTS_FILE: folder / ACCOUNTS_FILE}
+        with files[TABLES_FILE].open("wb") as tables:
+            database.run_client(("mariadb-dump", "mysqldump"), DUMP_OPTIONS, stdout=tables)
+        copy_sqlite(Path(os.environ["ACCOUNTS"]), files[ACCOUNTS_FILE])
+        for item in get_bucket().objects.all():
+            check_key(item.key)
+            files[FILES_PREFIX + item.key] = folder / str(len(files))
+            with files[FILES_PREFIX + item.key].open("wb") as content:
+                item.Object().download_fileobj(content)
+        write_archive(output, describe_version(database), files)
 
 
-def add_file(archive: tarfile.TarFile, name: str, content: IO[bytes]) -> str:
-    """Add a file to the archive; return its SHA-256."""
-    entry = tarfile.TarInfo(name)
-    entry.size = content.seek(0, os.SEEK_END)
-    content.seek(0)
-    digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # any binary file will do
-    content.seek(0)
-    archive.addfile(entry, content)
-    return digest.hexdigest()
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+def check(stream: IO[bytes]) -> None:
+    """Read the archive completely.
+
+    Raises
+    ------
+    BackupError
+        It is damaged, incomplete, or of another version of this script.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        read_archive(stream, Path(folder))
 
 
 # --- restore --------------------------------------------------------------------------------------------------------
 
 
 def restore(stream: IO[bytes]) -> None:
-    """Restore the archive. It is checked completely before anything is changed; the tables are one transaction.
+    """Restore the archive. It is checked completely before anything is changed, and what fails later is undone.
 
     Raises
     ------
@@ -176,61 +182,30 @@ def restore(stream: IO[bytes]) -> None:
     for table in DATA_TABLES:
         if database.query(f"SELECT 1 FROM `{table}` LIMIT 1"):  # noqa: S608 - a name from above
             raise BackupError(f"the server is not empty (table {table}); make server-reset empties it")
-    with tempfile.TemporaryDirectory() as folder:
-        files = extract(stream, Path(folder))
-        manifest = read_manifest(files)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest, files = read_archive(stream, folder)
         here = describe_version(database)
         if manifest["alembic_version"] != here["alembic_version"]:
             raise BackupError(
-                f"the archive is of another MLflow version ({manifest['mlflow']}; this server has {here['mlflow']}); "
+                f"the archive is of another MLflow version ({manifest['mlflow']!r}; this server has {here['mlflow']}); "
                 "use that one"
             )
-        for name, file in files.items():
-            if name.startswith(FILES_PREFIX):
-                get_bucket().upload_file(str(file), name.removeprefix(FILES_PREFIX))
-        restore_tables(database, files[TABLES_FILE])
-        copy_sqlite(str(files[ACCOUNTS_FILE]), os.environ["ACCOUNTS"])
-
-
-def extract(stream: IO[bytes], folder: Path) -> dict[str, Path]:
-    """Write the files of the archive to ``folder``; return their paths by their names in the archive."""
-    files: dict[str, Path] = {}
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            for entry in archive:
-                content = archive.extractfile(entry) if entry.isreg() else None
-                if content is None:
-                    raise BackupError(f"the archive has {entry.name}, which is not a file; use another backup")
-                files[entry.name] = folder / str(len(files))  # its own name could lead out of the folder
-                with files[entry.name].open("wb") as copy:
-                    shutil.copyfileobj(content, copy)
-    except tarfile.TarError as error:
-        raise BackupError(f"the archive is damaged ({error}); use another backup") from None
-    return files
-
-
-def read_manifest(files: dict[str, Path]) -> dict[str, Any]:
-    """Return the manifest, after a comparison of all files with it.
-
-    Raises
-    ------
-    BackupError
-        A file is missing, was added or has changed.
-    """
-    if MANIFEST_FILE not in files:
-        raise BackupError(f"the archive is incomplete (no {MANIFEST_FILE}); use another backup")
-    try:
-        manifest: dict[str, Any] = json.loads(files.pop(MANIFEST_FILE).read_bytes())
-    except ValueError as error:
-        raise BackupError(f"the archive is damaged ({MANIFEST_FILE}: {error}); use another backup") from None
-    digests = {}
-    for name, file in files.items():
-        with file.open("rb") as content:
-            digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
-    for name in sorted(digests.keys() | manifest["sha256"].keys()):
-        if digests.get(name) != manifest["sha256"].get(name):
-            raise BackupError(f"the archive is damaged (SHA-256 of {name}); use another backup")
-    return manifest
+        accounts, before = Path(os.environ["ACCOUNTS"]), folder / "accounts-before.db"
+        copy_sqlite(accounts, before)
+        bucket, uploaded = get_bucket(), []
+        try:
+            for file in files:
+                if file.startswith(FILES_PREFIX):
+                    uploaded.append(file.removeprefix(FILES_PREFIX))
+                    bucket.upload_file(str(files[file]), uploaded[-1])
+            copy_sqlite(files[ACCOUNTS_FILE], accounts)
+            restore_tables(database, files[TABLES_FILE])  # last: it is one transaction
+        except BaseException:
+            copy_sqlite(before, accounts)
+            for key in uploaded:
+                bucket.Object(key).delete()
+            raise
 
 
 def restore_tables(database: Database, rows: Path) -> None:
@@ -262,8 +237,9 @@ def get_bucket() -> Any:
     return store.Bucket(urlsplit(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]).netloc)
 
 
-def copy_sqlite(source: str, target: str) -> None:
-    """Copy a SQLite database, in one step and while others use it."""
+def copy_sqlite(source: Path, target: Path) -> None:
+    """Copy the accounts, in one step and while others use them."""
+    check_accounts(source)
     with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copy:
         original.backup(copy)
 

@@ -1,4 +1,4 @@
-"""Start the MLflow server of compose.yaml: create the bucket, configure the accounts, run `mlflow server`.
+"""Start the MLflow server of compose.yaml: configure the accounts, run `mlflow server`.
 
 python start.py --host=0.0.0.0 --port=5000 ...           options of mlflow server; the rest comes from the environment
 """
@@ -6,10 +6,6 @@ python start.py --host=0.0.0.0 --port=5000 ...           options of mlflow serve
 import os
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import boto3
-from botocore.exceptions import ClientError
 
 # MLflow hashes the password again for every request unless it may cache the result: here for a minute.
 # The tables of the accounts are in a SQLite file: they use one constraint name twice, which MySQL refuses.
@@ -24,22 +20,10 @@ auth_cache_ttl_seconds = 60
 
 def main() -> None:
     """Replace this process by the server."""
-    create_bucket(urlsplit(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]).netloc)
     settings = Path(os.environ["ACCOUNTS"]).with_suffix(".ini")
     settings.write_text(ACCOUNT_SETTINGS.format(file=os.environ["ACCOUNTS"]), encoding="utf-8")
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(settings)
     os.execvp("mlflow", ["mlflow", "server", *sys.argv[1:]])  # noqa: S606, S607 - no shell is involved
-
-
-def create_bucket(name: str) -> None:
-    """Create the bucket if it does not exist."""
-    store = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
-    try:
-        store.head_bucket(Bucket=name)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
-            raise
-        store.create_bucket(Bucket=name)
 
 
 if __name__ == "__main__":

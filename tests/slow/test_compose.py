@@ -25,6 +25,7 @@ from support.scripts import Result, call_main
 pytestmark = pytest.mark.timeout(900)
 
 MAX_BYTES = 1_000_000_000
+SERVICES = ("database", "store", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Story:
         The account that runs the MLflow server.
     processes
         The command of the MLflow server's first process.
+    rights
+        Of the first process of each service: lines of /proc/1/status, without spaces.
+    networks
+        Of each service: what keeps it from other networks, see read_networks.
+    written
+        What each service answered when it was told to write to its own image.
     capabilities
         What the server tells clients that it can do.
     status_without_account
@@ -58,6 +65,9 @@ class Story:
     health: dict[str, str]
     user: str
     processes: str
+    rights: dict[str, str]
+    networks: dict[str, list[str]]
+    written: dict[str, str]
     capabilities: dict[str, Any]
     status_without_account: int
     results: list[Result]
@@ -85,6 +95,11 @@ def live_through(server: ComposeServer) -> Story:
     health = server.read_health()
     user = server.compose("exec -T mlflow id -u").strip()
     processes = server.compose("exec -T mlflow cat /proc/1/cmdline").replace("\0", " ")
+    rights, networks, written = {}, {}, {}
+    for service in SERVICES:
+        rights[service] = "".join(server.compose(f"exec -T {service} cat /proc/1/status").split())
+        networks[service] = read_networks(server, service)
+        written[service] = server.compose(f"exec -T {service} sh -c 'touch /new 2>&1 || true'")
     ada = create_account(server, "ada")
     results = run_three_scripts(ada)
     history = {"training": read_history(ada)}
@@ -115,6 +130,9 @@ def live_through(server: ComposeServer) -> Story:
         health,
         user,
         processes,
+        rights,
+        networks,
+        written,
         read_capabilities(server),
         read_status(server),
         results,
@@ -124,6 +142,20 @@ def live_through(server: ComposeServer) -> Story:
         server.secrets,
         log + server.compose("logs --no-color"),
     )
+
+
+def read_networks(server: ComposeServer, service: str) -> list[str]:
+    """Return of each network of a service how it keeps the service from others; empty if it does not."""
+    container = server.compose(f"ps --quiet {service}").strip()
+    template = "'{{range $name, $_ := .NetworkSettings.Networks}}{{println $name}}{{end}}'"
+    names = server.docker.check(f"docker inspect --format {template} {container}", server.folder)
+    networks = json.loads(server.docker.check(f"docker network inspect {' '.join(names.split())}", server.folder))
+    ways = []
+    for network in networks:
+        masquerade = network["Options"].get("com.docker.network.bridge.enable_ip_masquerade")
+        closed = "no masquerading" if masquerade == "false" else ""
+        ways.append("internal" if network["Internal"] else closed)
+    return sorted(ways)
 
 
 def run_three_scripts(client: Mapping[str, str]) -> list[Result]:
@@ -182,6 +214,24 @@ def test_the_server_runs_without_root(story: Story) -> None:
     assert "mlflow server --host=0.0.0.0" in story.processes
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_no_rights_and_gets_none(story: Story, service: str) -> None:
+    assert "CapEff:0000000000000000" in story.rights[service]
+    assert "CapBnd:0000000000000000" in story.rights[service]
+    assert "NoNewPrivs:1" in story.rights[service]
+    assert "Uid:0" not in story.rights[service]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_cannot_change_its_image(story: Story, service: str) -> None:
+    assert "Read-only file system" in story.written[service]
+
+
+def test_no_network_has_a_way_out(story: Story) -> None:
+    assert story.networks["database"] == story.networks["store"] == ["internal"]
+    assert story.networks["mlflow"] == ["internal", "no masquerading"]
+
+
 def test_a_client_without_an_account_is_refused(story: Story) -> None:
     assert story.status_without_account == 401
 
@@ -212,6 +262,6 @@ def test_a_restored_server_has_every_file(story: Story) -> None:
 
 
 def test_no_secret_is_in_a_log(story: Story) -> None:
-    assert len(story.secrets) == 5
+    assert len(story.secrets) == 6
     for name, value in story.secrets.items():
         assert value not in story.log, name

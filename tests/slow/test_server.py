@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 import compare
 import evaluate
@@ -22,10 +23,10 @@ import promote
 import pytorch_demo
 from support.accounts import act_as, create_account, grant_edit
 from support.scripts import Result, call_main
-from support.stack import TeamServer, run_team_server
+from support.stack import BUCKET, TeamServer, run_team_server
 
 MODEL_NAME = "digits-classifier"
-SECRET_ENDINGS = ("PASSWORD", "SECRET_KEY", "SECRET_ACCESS_KEY", "ACCESS_KEY_ID")
+SECRET_ENDINGS = ("PASSWORD", "SECRET_KEY", "SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,20 @@ def test_the_files_are_in_the_bucket(server: TeamServer, work: Work) -> None:
     folder = f"1/{work.run_ids[0]}/artifacts"
     assert {f"{folder}/evaluation/evaluation.json", f"{folder}/confusion_matrix.png"} < objects
     assert any(name.endswith("data/model.pt2") for name in objects)
+
+
+def test_the_key_of_the_server_is_for_its_bucket(server: TeamServer, work: Work) -> None:
+    root = server.connect_store("STORE_ACCESS_KEY", "STORE_SECRET_KEY")
+    root.create_bucket(Bucket="another")
+    mine = server.connect_store("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for refused in (
+        lambda: mine.list_objects_v2(Bucket="another"),
+        lambda: mine.put_object(Bucket="another", Key="x", Body=b"x"),
+        lambda: mine.create_bucket(Bucket="third"),
+        lambda: mine.delete_bucket(Bucket=BUCKET),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            refused()
 
 
 def test_no_secret_is_in_output_tables_or_files(server: TeamServer, work: Work) -> None:
@@ -173,9 +188,10 @@ def change_version(archive: bytes) -> bytes:
 def add_wrong_statement(archive: bytes) -> bytes:
     """Return an intact archive whose last SQL statement the database refuses."""
     files = read_archive(archive)
-    files["tables.sql"] += b"\nINSERT INTO runs (nothing) VALUES (1);\n"
+    tables = files["tables.sql"] + b"\nINSERT INTO runs (nothing) VALUES (1);\n"
+    files["tables.sql"] = tables
     manifest = json.loads(files["manifest.json"])
-    manifest["sha256"]["tables.sql"] = hashlib.sha256(files["tables.sql"]).hexdigest()
+    manifest["files"]["tables.sql"] = {"size": len(tables), "sha256": hashlib.sha256(tables).hexdigest()}
     return write_archive(files | {"manifest.json": json.dumps(manifest).encode()})
 
 
@@ -193,15 +209,17 @@ def test_a_backup_restores_everything_or_nothing(server: TeamServer, work: Work,
     with run_team_server(tmp_path / "another") as another:
         empty = another.read_checksums()
         for wrong, message in (
-            (change_version(archive), "is of another MLflow version (2.0.0; this server has "),
-            (archive[: len(archive) // 2], "the archive is damaged (unexpected end of data)"),
+            (change_version(archive), "is of another MLflow version ('2.0.0'; this server has "),
+            (archive[: len(archive) // 2], "the archive is damaged ("),
+            (archive[:-1], "its end is missing"),
+            (b"", "the archive is damaged ("),
             (add_wrong_statement(archive), "mariadb failed: ERROR 1054 (42S22)"),
         ):
             refused = another.run_backup("restore", wrong)
             assert refused.returncode == 2
             assert message in refused.stderr.decode()
-            checksums = another.read_checksums()
-            assert {name: checksums[name] for name in empty} == empty
+            assert len(refused.stderr.splitlines()) == 1
+            assert another.read_checksums() == empty
 
         restored = another.run_backup("restore", archive)
         assert (restored.returncode, restored.stderr) == (0, b"")

@@ -10,7 +10,7 @@ import pytest
 
 from support.pipelines import PipelineRun
 from support.scripts import ROOT
-from support.stores import read_run_statuses
+from support.stores import open_store, read_run_statuses
 from support.workflows import Cancellation, JobResult, run_pipeline_job
 
 SCRIPTS = ("pytorch_demo.py", "evaluate.py", "promote.py")
@@ -62,6 +62,16 @@ def test_a_good_model_goes_to_production(workspace: Path) -> None:
     questions = [row[0] for row in job.read_table("Checklist")]
     assert questions == ["goal", "generalisation", "balance", "errors", "cost"]
     check_confusion_matrix(job, accuracy)
+
+
+def test_a_rehearsal_decides_and_promotes_nothing(workspace: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, workspace / "mlflow.db")
+    job = run_pipeline_job(workspace, inputs={"dataset": "digits"}, job="rehearsal")
+    assert job.failed_steps == [], job.log
+    assert '"decision": "promoted"' in job.log
+    version = open_store(workspace).get_model_version("digits-classifier", "1")
+    assert version.current_stage == "Staging"
+    assert not any(name.startswith("gate.") for name in version.tags)
 
 
 def test_a_refusal_fails_the_job(workspace: Path, empty_store: Path) -> None:
@@ -157,16 +167,15 @@ def test_a_push_uses_the_defaults(stand_ins: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ref", "token_url", "signs"),
+    ("name", "token_url", "signs"),
     [
-        ("refs/heads/main", "https://token.example", True),
-        ("refs/heads/main", "", False),
-        ("refs/heads/feature", "https://token.example", False),
-        ("refs/tags/main", "https://token.example", False),
+        ("production", "https://token.example", True),
+        ("production", "", False),
+        ("rehearsal", "https://token.example", False),
     ],
 )
-def test_only_main_on_github_signs(stand_ins: Path, ref: str, token_url: str, signs: bool) -> None:
-    job = run_pipeline_job(stand_ins, env={"GITHUB_REF": ref, "ACTIONS_ID_TOKEN_REQUEST_URL": token_url})
+def test_only_main_on_github_signs(stand_ins: Path, name: str, token_url: str, signs: bool) -> None:
+    job = run_pipeline_job(stand_ins, env={"ACTIONS_ID_TOKEN_REQUEST_URL": token_url}, job=name)
     assert job.failed_steps == [], job.log
     assert ("--sign-keyless" in read_calls(stand_ins, "arguments")[2]) == signs
 
@@ -190,7 +199,15 @@ def test_an_input_is_one_argument(stand_ins: Path) -> None:
 def test_the_scripts_get_no_empty_secrets(stand_ins: Path, secrets: dict[str, str]) -> None:
     job = run_pipeline_job(stand_ins, secrets=secrets)
     assert job.failed_steps == [], job.log
-    assert read_calls(stand_ins, "store") == [secrets] * 3
+    assert read_calls(stand_ins, "store") == [secrets | {"MLFLOW_DISABLE_TELEMETRY": "true"}] * 3
+
+
+def test_a_rehearsal_gets_no_secrets(stand_ins: Path) -> None:
+    secrets = {"MLFLOW_TRACKING_URI": "https://mlflow.example", "MLFLOW_TRACKING_PASSWORD": "secret"}
+    job = run_pipeline_job(stand_ins, secrets=secrets, job="rehearsal")
+    assert job.failed_steps == [], job.log
+    assert read_calls(stand_ins, "store") == [{"MLFLOW_DISABLE_TELEMETRY": "true"}] * 3
+    assert read_calls(stand_ins, "arguments")[2] == ["--run-id", "f00d", "--dry-run"]
 
 
 def test_the_summary_names_the_version_before(stand_ins: Path) -> None:

@@ -1,19 +1,21 @@
 """The team's server as deploy/compose.yaml describes it, started without a container engine.
 
-MariaDB stands for MySQL and moto for the object store: both are real servers with the same protocols. Flags and
+MariaDB stands for MySQL, and tests/stand_ins/store.py (moto) for the object store. Flags and
 environment of the MLflow server are read from the compose file, so the two cannot differ.
 """
 
+import itertools
 import os
 import re
 import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from support.servers import find_free_port, run_server
 
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
 BACKUP_SCRIPT = ROOT / "deploy" / "backup.py"
+STORE = ROOT / "tests" / "stand_ins" / "store.py"
 BUCKET = "mlflow"
 VARIABLE = re.compile(r"\$\{(\w+)(?::[-?]([^}]*))?\}")  # of compose.yaml: ${NAME:?message} or ${NAME:-default}
 
@@ -104,15 +107,19 @@ class TeamServer:
             connection.commit()
         return rows
 
-    def list_objects(self) -> dict[str, str]:
-        """Return the names of the files in the bucket, with their checksums."""
-        client = boto3.client(
+    def connect_store(self, key: str, secret: str) -> Any:
+        """Return a client of the object store with that key, by the names of its variables."""
+        return boto3.client(
             "s3",
             endpoint_url=self.env["MLFLOW_S3_ENDPOINT_URL"],
-            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            aws_access_key_id=self.env[key],
+            aws_secret_access_key=self.env[secret],
             region_name=self.env["AWS_DEFAULT_REGION"],
         )
+
+    def list_objects(self) -> dict[str, str]:
+        """Return the names of the files in the bucket, with their checksums."""
+        client = self.connect_store("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         checksums = {}
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
             for item in page.get("Contents", ()):
@@ -120,9 +127,11 @@ class TeamServer:
         return checksums
 
     def read_checksums(self) -> dict[str, Any]:
-        """Return the checksum of every table and every file: equal ones mean equal contents."""
+        """Return the checksum of every table and every file, and the accounts: equal ones mean equal contents."""
         tables = [name for (name,) in self.query("SHOW TABLES")]
         checksums: dict[str, Any] = dict(self.query(f"CHECKSUM TABLE {', '.join(tables)}"))
+        with closing(sqlite3.connect(self.env["ACCOUNTS"])) as accounts:
+            checksums["accounts"] = "\n".join(accounts.iterdump())
         return checksums | self.list_objects()
 
     def run_backup(self, action: str, archive: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
@@ -150,11 +159,15 @@ def run_team_server(folder: Path) -> Iterator[TeamServer]:
     database_port, store_port = find_free_port(), find_free_port()
     generated = {name: secrets.token_urlsafe(24) for name in re.findall(r"\$\{(\w+):\?", COMPOSE_FILE.read_text())}
     env = _server_environment(folder, database_port, store_port, generated)
-    moto = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(store_port)]
+    (folder / "objects").mkdir()
     with (
         _run_mariadb(folder, database_port, generated["DATABASE_PASSWORD"]),
-        run_server(moto, folder, lambda: b"HTTP/1" in get(store_port, "/moto-api/data.json"), env, "moto.log"),
+        run_server(
+            [sys.executable, str(STORE)], folder, lambda: b" 200 " in get(store_port, "/health"), env, "store.log"
+        ),
     ):
+        create_bucket = [sys.executable, str(ROOT / "deploy" / "create_bucket.py")]
+        subprocess.run(create_bucket, env=env, check=True, capture_output=True)
         server = TeamServer(folder, env, database_port, store_port)
         server.start()
         try:
@@ -166,15 +179,18 @@ def run_team_server(folder: Path) -> Iterator[TeamServer]:
 def _server_environment(
     folder: Path, database_port: int, store_port: int, generated: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return what compose.yaml gives to the MLflow server, with the addresses and folders of this machine."""
+    """Return what compose.yaml gives to its processes, with the addresses and folders of this machine."""
     env = dict(os.environ)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"  # start.py calls mlflow
     env["PYTHONPATH"] = str(COMPOSE_FILE.parent)  # as in the image
-    for name, text in read_services()["mlflow"]["environment"].items():
+    services = read_services()
+    settings = [services[name]["environment"].items() for name in ("store", "bucket", "mlflow")]
+    for name, text in itertools.chain(*settings):
         value = VARIABLE.sub(lambda match: generated.get(match[1]) or match[2], str(text))
         value = value.replace("database:3306", f"127.0.0.1:{database_port}")
         value = value.replace("store:9000", f"127.0.0.1:{store_port}")
-        env[name] = value.replace("/accounts/", f"{folder}/")
+        env[name] = value.replace("/accounts/", f"{folder}/").replace("/data", f"{folder}/objects")
+    env["RUSTFS_ADDRESS"] = f":{store_port}"
     return env
 
 

@@ -20,7 +20,8 @@ FOLDER = ROOT / ".github" / "workflows"
 TESTS = FOLDER / "tests.yml"
 PIPELINE = FOLDER / "train-evaluate-promote.yml"
 IMAGE = FOLDER / "image.yml"
-WORKFLOWS = (TESTS, PIPELINE, IMAGE)
+SECURITY = FOLDER / "security.yml"
+WORKFLOWS = tuple(sorted(FOLDER.glob("*.yml")))
 
 # What GitHub runs a step with: https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax,
 # jobs.<job_id>.steps[*].shell. Only a shell that is named has pipefail.
@@ -30,6 +31,25 @@ STEP_FILES = ("ENV", "OUTPUT", "PATH", "STEP_SUMMARY")  # GITHUB_ENV ...: the fi
 STATUS_FUNCTIONS = ("always", "cancelled", "failure", "success")
 OUTCOME = re.compile(r"steps\.(\w+)\.outcome")
 TIMEOUT = 120  # seconds
+COMMANDS = (
+    "add-mask",
+    "add-matcher",
+    "add-path",
+    "debug",
+    "echo",
+    "endgroup",
+    "error",
+    "group",
+    "notice",
+    "remove-matcher",
+    "save-state",
+    "set-env",
+    "set-output",
+    "stop-commands",
+    "warning",
+)
+NEW_COMMAND = re.compile(r"\s*::(?P<command>.*?)::(?P<data>.*)")
+OLD_COMMAND = re.compile(r"##\[(?P<command>[^\]]*)\](?P<data>.*)")
 EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
 
 
@@ -94,15 +114,15 @@ def run_pipeline_job(
     secrets: Mapping[str, str] | None = None,
     cancellation: Cancellation | None = None,
     env: Mapping[str, str] | None = None,
+    job: str = "production",
 ) -> JobResult:
-    """Run the shell steps of train-evaluate-promote.yml in ``folder`` as GitHub would, except the installation.
+    """Run the shell steps of a job of train-evaluate-promote.yml in ``folder`` as GitHub would, without installing.
 
     Inputs on a push and secrets in a fork are empty; ``env`` is what the runner's environment has more.
     """
-    (name,) = read_workflow(PIPELINE)["jobs"]
     (folder / ".venv").symlink_to(sys.prefix)  # what the installation would make
     contexts = {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})}
-    return run_job(PIPELINE, name, folder, contexts, env, cancellation)
+    return run_job(PIPELINE, job, folder, contexts, env, cancellation)
 
 
 def run_job(
@@ -194,6 +214,38 @@ class _JobRun:
             step, _, output = names
             return self.outputs[step].get(output, "")
         return self.contexts[context].get(names[0], "")
+
+
+def find_commands(log: str) -> list[str]:
+    """Return the commands that GitHub's runner would carry out in the log of a step, without stopping and resuming.
+
+    As its ActionCommandManager.cs and ActionCommand.cs do it: a line also ends at a carriage return, ``::name::``
+    begins a line after blanks, ``##[name]`` is anywhere in it.
+    """
+    known = set(COMMANDS)
+    resume = None
+    commands = []
+    for line in re.split(r"\r\n|\r|\n", log):
+        name, data = _parse_command(line, known)
+        if resume is not None:
+            if name == resume:
+                known.discard(resume)
+                resume = None
+        elif name == "stop-commands":
+            resume = data.lower()
+            known.add(resume)
+        elif name:
+            commands.append(name)
+    return commands
+
+
+def _parse_command(line: str, known: set[str]) -> tuple[str, str]:
+    """Return name and data of the command in a line; empty if there is none."""
+    for match in (NEW_COMMAND.match(line), OLD_COMMAND.search(line)):
+        name = match["command"].partition(" ")[0].lower() if match else ""
+        if match and name in known:
+            return name, match["data"]
+    return "", ""
 
 
 def _cancel(process: "subprocess.Popen[bytes]", log: Path, cancellation: Cancellation) -> None:
