@@ -22,6 +22,7 @@ from pipeline.pt2.operators import OPERATORS
 from pipeline.pt2.records import pack_records, unpack_records
 from pipeline.training.config import MODELS
 from support.archives import make_archive
+from support.mutations import Place, list_places
 
 IMAGES = torch.randint(0, 256, (3, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
 NUMBER = st.integers(0, 2**32)  # modulo a length, it is a place
@@ -223,23 +224,6 @@ HOSTILE_VALUES: list[Any] = [
     {"as_ints": [0, 0]},
     {"as_ints": [60000, 60000]},
 ]
-
-
-Place = tuple[Any, Any]  # what holds a value, and the value's index or name there
-
-
-def list_places(document: Any) -> list[Place]:
-    """Return the places of all values in a JSON document."""
-    places = []
-    open_values = [document]
-    while open_values:
-        value = open_values.pop()
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-        for key in keys:
-            places.append((value, key))
-            if isinstance(value[key], dict | list):
-                open_values.append(value[key])
-    return places
 
 
 def delete(holder: Any, key: Any, places: list[Place], number: int, hostile: Any) -> None:
