@@ -106,7 +106,8 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.provenance.record import cpu_name
 
     table = pandas.DataFrame([row.cells() for row in rows]).to_string(index=False)
-    cli.log(f"\n{cpu_name()}, {os.cpu_count()} cores\n\n{table}")
+    for line in ("", f"{cpu_name()}, {os.cpu_count()} cores", "", *table.splitlines()):
+        cli.log(line)
     cli.print_json({"cpu": cpu_name(), "cores": os.cpu_count(), "rows": [asdict(row) for row in rows]})
     return cli.OK
 

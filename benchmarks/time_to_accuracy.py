@@ -88,7 +88,8 @@ def main(argv: Sequence[str]) -> int:
 
     targets = TARGETS[options.dataset]
     rows = [summarize_runs(entry, entry_runs, targets) for entry, entry_runs in zip(entries, runs, strict=True)]
-    cli.log("\n" + format_table(rows, targets) + "\n")
+    for line in ("", *format_table(rows, targets).splitlines(), ""):
+        cli.log(line)
     machine = describe_machine(runs[0][0])
     name = f"time_to_accuracy_{options.dataset}"
     if options.quick:
