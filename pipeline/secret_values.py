@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote
 
 from pipeline.secret_patterns import QUERY_SECRET
+from pipeline.text import escape_markdown
 
 ROOT = Path(__file__).parent.parent
 ENV_FILES = (ROOT / ".env", ROOT / "deploy" / ".env")
@@ -150,7 +151,7 @@ def _iterate_forms(value: str) -> Iterator[str]:
     yield value.encode("unicode_escape").decode()
     yield shlex.quote(value).removeprefix("'").removesuffix("'")
     yield html.escape(value)
-    yield re.sub(r"[\\`*_{}\[\]<>()#!|~$&:]", r"\\\g<0>", value)  # in Markdown
+    yield escape_markdown(value)
     yield " ".join(value.split())
     lines = value.splitlines()
     if len(lines) > 1:

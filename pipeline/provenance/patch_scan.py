@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.secret_patterns import ASSIGNMENT, AUTHORIZATION, QUERY_SECRET, TOKEN, TOKENS, URL_CREDENTIALS
@@ -63,7 +63,7 @@ def find_secret(patch: bytes, contents: dict[str, bytes]) -> str | None:
             kind = _find_credentials(line)
         if kind:
             return f"{printable(line.file)}:{line.number} looks like {kind}"
-    multiline = _find_in_whole(patch, expressions)
+    multiline = _find_in_whole(lines, expressions)
     return f"it holds the value of {multiline}" if multiline else None
 
 
@@ -91,9 +91,9 @@ def iterate_lines(patch: bytes) -> Iterator[Line]:
             yield Line(file, number, text, is_added=False)
 
 
-def _find_in_whole(patch: bytes, expressions: dict[str, re.Pattern[str] | None]) -> str | None:
+def _find_in_whole(lines: Iterable[Line], expressions: dict[str, re.Pattern[str] | None]) -> str | None:
     """Return the names of secrets of several lines that the added lines hold."""
-    text = "\n".join(line.text for line in iterate_lines(patch) if line.is_added)
+    text = "\n".join(line.text for line in lines if line.is_added)
     names = [name for name, value in expressions.items() if value and value.search(text)]
     return ", ".join(names) or None
 

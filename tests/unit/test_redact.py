@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import secret_values
 from pipeline.redact import redact, redact_address, redact_file, redact_value
+from pipeline.text import escape_markdown
 from support.secrets import TOKENS
 
 PASSWORD = "c0rrect/h@rse#5%"
@@ -174,3 +175,8 @@ def test_token_after_the_start_of_a_key_disappears() -> None:
     token = "glpat-" + "xYz123456789abcdefgh"
     assert redact(f"a {start} MIIE {token}") == "a ***"
     assert redact(f"a {start} MII-E {start.replace('BEGIN', 'END')} b {token}") == "a *** b ***"
+
+
+def test_secret_in_markdown_disappears(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_PASSWORD", "<b>correct|*horse")
+    assert redact(f"a {escape_markdown('<b>correct|*horse')} b") == "a *** b"
