@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.tracking.store import connect
 
     patience = Patience(options.store_patience)
-    with connect():
+    with connect(writes=options.log_mlflow or options.log_only):
         prepare = read_finished_reports if options.log_only else evaluate
         reports = prepare(options, patience)
         if options.log_mlflow or options.log_only:
@@ -252,7 +252,7 @@ def keep_reports(reports: "EvaluationReports") -> Iterator[None]:
     UserError
         The store did not take everything.
     """
-    from pipeline.tracking.outages import StoreAway, describe_failure
+    from pipeline.tracking.outages import StoreAway, describe_problem
     from pipeline.tracking.store import StoreError
 
     command = f"python evaluate.py --run-id {reports.run_id} --log-only"
@@ -265,7 +265,7 @@ def keep_reports(reports: "EvaluationReports") -> Iterator[None]:
         raise
     except (StoreAway, StoreError, OSError) as error:
         raise UserError(
-            f"the store did not take everything: {describe_failure(error)}; "
+            f"the store did not take everything: {describe_problem(error)}; "
             f"the reports are complete in {reports.folder}; when the store works, run: {command}"
         ) from None
 

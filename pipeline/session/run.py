@@ -12,17 +12,18 @@ import torch
 from pipeline.context import describe_process
 from pipeline.data.prepared import find_cleaning_report
 from pipeline.errors import UserError
-from pipeline.provenance.record import PROVENANCE_FOLDER, build_run_tags, write_provenance
+from pipeline.provenance.record import PACKAGES_FILE, PROVENANCE_FOLDER, build_run_tags, write_provenance
 from pipeline.provenance.resumption import Resumption, describe_resumption
 from pipeline.provenance.source import CodeState
 from pipeline.provenance.train_digests import write_train_digests
+from pipeline.session.disk_space import check_disk_space
 from pipeline.session.training import Training
 from pipeline.signals import Stopped, defer_signals
 from pipeline.tracking import artifacts, registry, runs
 from pipeline.tracking.delivery import RESULT_FILE
 from pipeline.tracking.lost_runs import resume_command
-from pipeline.tracking.outages import Patience, StoreAway, describe_failure
-from pipeline.tracking.store import StoreError
+from pipeline.tracking.outages import Patience, StoreAway, describe_problem
+from pipeline.tracking.store import StoreError, log_store_elsewhere
 from pipeline.training.checkpoint import LAST_FILE, CheckpointWriter, lock_folder
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,12 @@ def open_run(training: Training, patience: Patience, *, system_metrics: bool) ->
     Stopped
         A signal arrived.
     UserError
-        The account may not register the model, or the store failed when the training was complete.
+        The account may not register the model, there is too little room on the disk, or the store failed when the
+        training was complete.
     """
     if training.job.model_name:
         registry.check_may_register(training.job.model_name)
+    check_disk_space(training, runs.find_artifact_location(training.job.experiment, training.job.run_id or None))
     with explain_interruption(training), defer_signals() as stop, ExitStack() as stack:
         training.stop = stop
         patience.check = stop.raise_if_made
@@ -65,6 +68,7 @@ def open_run(training: Training, patience: Patience, *, system_metrics: bool) ->
                 CheckpointWriter(training.folder, training.job).write(training.state)
         config = job.config
         images = f"{len(training.splits.train):,} images"
+        log_store_elsewhere()
         logger.info("run %s: %s on %s, %s, %s", run_id, config.model, config.dataset, images, config.device)
         if training.resumption:
             logger.info("it goes on after epoch %d of %d", training.state.epoch, config.epochs)
@@ -96,7 +100,7 @@ def explain_interruption(training: Training | Resumption) -> Iterator[None]:
         is_complete = (training.folder / RESULT_FILE).exists()
         if not is_complete and not isinstance(error, StoreAway):
             raise
-        problem = str(error) if isinstance(error, UserError) else describe_failure(error)
+        problem = str(error) if isinstance(error, UserError) else describe_problem(error)
         if not _can_resume(training.folder):
             raise UserError(f"the store did not take everything: {problem}; start the training again") from None
         progress = "is complete" if is_complete else "is saved as far as it was"
@@ -114,6 +118,7 @@ def log_origin(training: Training, code: CodeState, command: str) -> None:
     """Log where the training comes from: code, environment, command, data, images, and the report on one's own data.
 
     For a training that goes on, log when, where and with which code it did. May be called again after a failure.
+    The artifact store has then taken files, and handed one out again, before the training begins.
     """
     job, resumption = training.job, training.resumption
     if resumption:
@@ -124,6 +129,7 @@ def log_origin(training: Training, code: CodeState, command: str) -> None:
             write_provenance(Path(folder), code.patch, report)
             write_train_digests(Path(folder), training.splits)
             artifacts.log_artifacts(job.run_id, Path(folder), PROVENANCE_FOLDER)
+            artifacts.check_artifact(job.run_id, f"{PROVENANCE_FOLDER}/{PACKAGES_FILE}")
         tags = build_run_tags(code, torch.device(job.config.device), command, report)
         runs.set_tags(job.run_id, tags | {"reproduces": job.reproduces})
     runs.log_params(job.run_id, training.params)

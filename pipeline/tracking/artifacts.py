@@ -11,6 +11,7 @@ from pipeline.documents import DamagedError, parse_json
 from pipeline.errors import UserError
 from pipeline.redact import redact_file
 from pipeline.regular_files import MAX_RECORD_SIZE
+from pipeline.tracking.artifact_store import check_files_are_shared, is_refused
 from pipeline.tracking.failures import describe_failure, is_outage
 from pipeline.tracking.store import get_client
 
@@ -76,12 +77,27 @@ def read_artifact(run_id: str, path: str, max_size: int) -> bytes:
         ):
             content = file.read(max_size + 1)
     except (MlflowException, OSError, ValueError) as error:
-        if is_outage(error):
+        if is_outage(error) or is_refused(error):
             raise
         raise UserError(f"cannot get {path} of run {run_id} ({describe_failure(error)})") from None
     if len(content) > max_size:
         raise UserError(f"{path} of run {run_id} has more than {max_size:,} bytes")
     return content
+
+
+def check_artifact(run_id: str, path: str) -> None:
+    """Check that the run's file at ``path``, which was just logged, can be read here, and that the server sees it too.
+
+    Raises
+    ------
+    UserError
+        The artifact store does not hand the file out.
+    ArtifactError
+        The server keeps its files in a folder of another machine.
+    """
+    read_artifact(run_id, path, MAX_RECORD_SIZE)
+    client = get_client()
+    check_files_are_shared(str(client.get_run(run_id).info.artifact_uri), run_id, client.list_artifacts(run_id))
 
 
 def read_json_artifact(run_id: str, path: str) -> Any:

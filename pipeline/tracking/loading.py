@@ -23,6 +23,7 @@ from pipeline.pt2.archive import read_archive
 from pipeline.pt2.program import Program
 from pipeline.redact import redact
 from pipeline.tracking import runs
+from pipeline.tracking.artifact_store import explain_artifact_errors, is_refused
 from pipeline.tracking.failures import is_outage
 from pipeline.tracking.manifest import MODEL_FILE, Manifest, Usage, build_manifest, check_model_folder
 from pipeline.tracking.models import RUN_DIGEST_TAG
@@ -245,14 +246,20 @@ def _read_run_digest(run_id: str) -> str | None:
 def _download(source: _Source, directory: str) -> tuple[Path, Manifest]:
     try:
         uri = f"models:/{source.model_id}"
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory))
+        with explain_artifact_errors(lambda: _find_location(source.model_id), writes=False):
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory))
     except (MlflowException, OSError, ValueError) as error:
-        if is_outage(error):  # the model may well be there, so nobody may be refused for the lack of it
+        # The model may well be there, so nobody may be refused for the lack of it.
+        if is_outage(error) or is_refused(error):
             raise
         reason = redact(str(error).splitlines()[0])
         raise UserError(f"cannot get {source.name} ({reason}); check in mlflow ui that it exists") from None
     (folder / ADDED_FILE).unlink(missing_ok=True)
     return folder, build_manifest(folder, source.name)
+
+
+def _find_location(model_id: str) -> str:
+    return str(get_client().get_logged_model(model_id).artifact_location)
 
 
 # --- is it the one? --------------------------------------------------------------------------------------------------

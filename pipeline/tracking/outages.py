@@ -9,6 +9,7 @@ from typing import TypeVar
 from pipeline.tracking.failures import (
     StoreAway,
     describe_failure,
+    describe_problem,
     explain_failure,
     format_seconds,
     is_outage,
@@ -23,7 +24,7 @@ CREATION_PAUSES = (0.5, 1, 2, 4, 8)  # seconds
 TIMEOUT_PAUSE = 10  # seconds: the server is perhaps at work on it for 20, as long as it waits for a locked database
 T = TypeVar("T")
 
-__all__ = ["Patience", "StoreAway", "create_once", "describe_failure", "is_outage"]
+__all__ = ["Patience", "StoreAway", "create_once", "describe_failure", "describe_problem", "is_outage"]
 
 
 class Patience:

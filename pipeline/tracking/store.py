@@ -4,70 +4,132 @@ import logging
 import math
 import os
 import random
-import re
-import socket
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _SERVER_ARTIFACT_ROOT_ENV_VAR
 from requests import RequestException
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.documents import parse_count
 from pipeline.errors import UserError
-from pipeline.redact import redact, redact_address
+from pipeline.redact import redact_address
 from pipeline.tracking.client import RedactingClient
+from pipeline.tracking.environment import check_environment
 from pipeline.tracking.failures import StoreAway, explain_failure, is_outage
+from pipeline.tracking.reachability import check_reachable
+from pipeline.tracking.server import check_server
+from pipeline.tracking.sqlite_file import absolute_uri, current_uri, find_sqlite_file
+from pipeline.tracking.unity_catalog import UnityCatalogClient, is_unity_catalog
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the setting MLFLOW_LOGGING_LEVEL reaches only a part of it
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs a traceback of what it raises, too
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # logs each attempt; the last one is raised
 
-# user:password@ with a character that ends the part of an address where it stands; digits alone are a port.
-BARE_PASSWORD = re.compile(r"[\w+.-]+://[^\s/@:?#\[]*:(?!\d+[/?#])[^@]*(?:[\s/?#][^@]*@|@.*@)")
-DEFAULT_URI = "sqlite:///mlflow.db"
+DATABASES = ("mysql", "postgresql", "mssql")
 RETRY_PAUSES = (0.25, 0.5, 1, 2, 4, 8)  # seconds
-INIT_LOCK_TIMEOUT = 300  # seconds
-SQLITE_TIMEOUT = 10  # seconds, for which another process may lock the file
 NUMBER_SETTINGS = {  # and the highest number that makes sense
     "MLFLOW_HTTP_REQUEST_TIMEOUT": 86_400,
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": 100,
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": 86_400,
 }
+PROJECT = Path(__file__).resolve().parents[2]
 FIRST_REQUEST_TIMEOUT = 13  # seconds, with all attempts
 FIRST_REQUEST_PAUSE = 0.25  # seconds, which doubles
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 StoreError = MlflowException  # what the store refuses, for the packages that do not import MLflow
 
 
 @contextmanager
-def connect() -> Iterator[str]:
+def connect(*, creates: bool = False, writes: bool = False) -> Iterator[str]:
     """Connect to ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``, and yield its address without credentials.
+
+    If ``creates``, a SQLite store that is missing is created, and an older one is upgraded after a copy. If ``writes``
+    or ``creates``, one that was copied or moved is refused, as files would go to the wrong place.
 
     Raises
     ------
     UserError
-        Nothing answers there (known within 15 seconds); or inside the ``with`` block the store refuses something, or
-        does not answer.
+        Nothing answers there (known within 15 seconds); there is no store, or one that this MLflow cannot use; or
+        inside the ``with`` block the store refuses something, or does not answer.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    uri = current_uri()
     _check_settings()
-    mlflow.set_tracking_uri(uri)
-    check_reachable(uri)
+    check_environment(uri)
     try:
-        with sqlite_init_lock(uri):
-            _open_store()
+        file = find_sqlite_file(uri)
+        if file is None:
+            _connect_to_server(uri, creates=creates)
+        else:
+            _connect_to_file(uri, file, creates=creates, writes=creates or writes)
         yield redact_address(uri)
     except (MlflowException, RequestException, SQLAlchemyError, StoreAway) as error:
         failure = explain_failure(error)
         raise UserError(f"{redact_address(uri)}: {failure.reason}; {failure.advice}") from None
+
+
+def _connect_to_server(uri: str, *, creates: bool) -> None:
+    """Connect to an MLflow server, or to a database of its own."""
+    mlflow.set_tracking_uri(uri)
+    check_reachable(uri)
+    if uri.partition(":")[0].partition("+")[0] in DATABASES:
+        _check_database_schema(uri, creates=creates)
+    _open_store()
+
+
+def _check_database_schema(uri: str, *, creates: bool) -> None:
+    """Check that the tables of a database are those of this MLflow, which would bring older ones to its own version."""
+    from pipeline.tracking.schema import SchemaState, check_schema, read_schema
+
+    engine = create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            schema = read_schema(connection)
+    finally:
+        engine.dispose()
+    if schema.state is not SchemaState.EMPTY or not creates:
+        check_schema(schema, redact_address(uri), "back it up, then run: mlflow db upgrade with its address")
+
+
+def _connect_to_file(uri: str, file: Path, *, creates: bool, writes: bool) -> None:
+    """Connect to a SQLite store, whose artifacts are beside it wherever this process was started."""
+    from pipeline.tracking.locations import artifact_root
+    from pipeline.tracking.sqlite_store import prepared_sqlite_store
+
+    mlflow.set_tracking_uri(absolute_uri(uri, file))
+    with prepared_sqlite_store(file, creates=creates, writes=writes), _default_artifact_root(artifact_root(file)):
+        _open_store()
+    if not creates:  # a training says it when it begins
+        log_store_elsewhere()
+
+
+def log_store_elsewhere() -> None:
+    """Say which file the store is, if its address depends on the directory, and that is not the project's."""
+    uri = current_uri()
+    file = find_sqlite_file(uri)
+    if file is not None and str(file) not in uri and file.parent != PROJECT:
+        logger.info("the store is %s", file)
+
+
+@contextmanager
+def _default_artifact_root(root: Path) -> Iterator[None]:
+    """Let MLflow's new experiments in a store that is opened inside the block have their files in ``root``.
+
+    MLflow takes ``./mlruns``, wherever that is, unless this variable is set; it has no other setting for it.
+    """
+    os.environ[_SERVER_ARTIFACT_ROOT_ENV_VAR] = str(root)
+    try:
+        yield
+    finally:
+        del os.environ[_SERVER_ARTIFACT_ROOT_ENV_VAR]  # it also says that this process is a server
 
 
 def _check_settings() -> None:
@@ -96,6 +158,7 @@ def _send_first_request() -> None:
         try:
             with limit_requests(retries=0, timeout=min(left, MLFLOW_HTTP_REQUEST_TIMEOUT.get())):
                 get_client().search_experiments(max_results=1)
+                check_server()
             return
         except MlflowException as error:
             if not is_outage(error) or time.monotonic() + pause >= deadline:
@@ -106,103 +169,7 @@ def _send_first_request() -> None:
 
 def get_client() -> RedactingClient:
     """Return a client of the store, to which no secret goes."""
-    return RedactingClient()
-
-
-def check_reachable(uri: str) -> None:
-    """Check that something answers at ``uri``: MLflow itself would try again for minutes.
-
-    Raises
-    ------
-    UserError
-        Nothing answers.
-    """
-    try:
-        if BARE_PASSWORD.match(uri):  # a parser would take a part of it for the host, and say so
-            raise ValueError("malformed")
-        scheme = urlsplit(uri).scheme
-        if scheme == "sqlite":
-            _check_sqlite(uri)
-        elif scheme in ("http", "https"):
-            _check_http(uri)
-        elif scheme.partition("+")[0] in ("mysql", "postgresql", "mssql"):
-            _check_database(uri)
-    except ValueError:  # its message may have the password
-        raise UserError(
-            f"{redact_address(uri)}: the address is malformed; check MLFLOW_TRACKING_URI (special characters of a "
-            "password are written as %40 for @, %2F for /)"
-        ) from None
-    except OSError as error:
-        detail = error.strerror or redact(str(error)) or type(error).__name__
-        raise UserError(
-            f"nothing answers at {redact_address(uri)} ({detail}); start it or change MLFLOW_TRACKING_URI"
-        ) from None
-    except sqlite3.Error as error:
-        failure = explain_failure(error)
-        raise UserError(f"{redact_address(uri)}: {failure.reason}; {failure.advice}") from None
-
-
-def _check_sqlite(uri: str) -> None:
-    path = Path(unquote(uri.removeprefix("sqlite:///")))
-    if not path.parent.is_dir():
-        address = redact_address(uri)
-        raise UserError(f"{address}: there is no directory {path.parent}; create it or change MLFLOW_TRACKING_URI")
-    with sqlite3.connect(path, timeout=SQLITE_TIMEOUT) as database:
-        database.execute("PRAGMA schema_version")
-    database.close()
-
-
-def _check_http(uri: str) -> None:
-    parts = urlsplit(uri)
-    if not parts.hostname:
-        return
-    default_port = 443 if parts.scheme == "https" else 80
-    socket.create_connection((parts.hostname, parts.port or default_port), timeout=5).close()
-
-
-def _check_database(uri: str) -> None:
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
-    try:
-        create_engine(uri).connect().close()
-    except ArgumentError:
-        raise ValueError("malformed") from None
-    except (SQLAlchemyError, ImportError) as error:  # the driver may be missing
-        raise OSError(_first_line(error)) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return redact(lines[0]) if lines else type(error).__name__
-
-
-@contextmanager
-def sqlite_init_lock(uri: str) -> Iterator[None]:
-    """Let one process at a time open a SQLite file: the first one creates its tables.
-
-    Raises
-    ------
-    UserError
-        Another process has held the lock for five minutes.
-    """
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    from filelock import FileLock, Timeout
-
-    path, _, _ = unquote(uri.removeprefix("sqlite:///")).partition("?")
-    lock = FileLock(f"{path}.lock", timeout=INIT_LOCK_TIMEOUT)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"another process has held {lock.lock_file} for 5 minutes; stop it and run again") from None
-    except OSError:  # a directory that cannot be written needs no new tables
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
+    return UnityCatalogClient() if is_unity_catalog() else RedactingClient()
 
 
 @contextmanager

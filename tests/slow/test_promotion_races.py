@@ -68,7 +68,7 @@ import sys
 sys.path.insert(0, {root!r})
 from pipeline.tracking import runs, store
 
-with store.connect(), runs.start_run("demo", None) as run_id:
+with store.connect(creates=True), runs.start_run("demo", None) as run_id:
     runs.log_metrics(run_id, {{"train_loss": 1.0}}, step=1)
 """
 

@@ -10,7 +10,7 @@ import compare
 import promote
 from pipeline.errors import UserError
 from pipeline.promotion.decisions import list_decisions
-from pipeline.tracking import outages, registry, runs
+from pipeline.tracking import outages, registry, runs, sqlite_file
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.store import connect
 from support.outages import lock_database
@@ -207,11 +207,33 @@ def test_request_without_an_answer_in_time_is_sent_again(proxy: Proxy) -> None:
 
 
 def test_locked_database_ends_a_script_with_one_line(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking_store, "SQLITE_TIMEOUT", 0.1)
+    monkeypatch.setattr(sqlite_file, "TIMEOUT", 0.1)
     with lock_database(store):
         error = list_runs().error
     assert "the database of the store is locked by another process; run again when that process is done" in error
     assert not [phrase for phrase in PHRASES if phrase in error]
+
+
+# --- proxies --------------------------------------------------------------------------------------------------------
+
+PRIVATE_ADDRESS = "http://10.255.255.1:5000"  # a host that MLflow's server knows by default, and that is not there
+
+
+def test_server_that_only_a_proxy_reaches_is_used(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy.uri)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", PRIVATE_ADDRESS)
+    assert list_runs().code == 0
+    assert proxy.count(f"POST {PRIVATE_ADDRESS}/api/2.0/mlflow/runs/search") > 0
+
+
+def test_unknown_host_is_no_missing_permission(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy.uri)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://store.invalid:5000")
+    error = list_runs().error
+    assert "http://store.invalid:5000: the server does not know the name by which it is called" in error
+    assert "MLFLOW_SERVER_ALLOWED_HOSTS" in error
 
 
 # --- permissions ----------------------------------------------------------------------------------------------------

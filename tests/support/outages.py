@@ -1,13 +1,13 @@
 """Stores that fail: a database that is locked, and a server that answers with errors."""
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from sqlalchemy import Engine, event
+
+from support.web_server import QuietHandler, run_handler
 
 
 @contextmanager
@@ -38,8 +38,8 @@ def run_http_server(*statuses: int) -> Iterator[str]:
     """
     pending = list(statuses)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:  # noqa: N802 - a name of the library
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status = pending.pop(0) if len(pending) > 1 else pending[0]
             self.send_response(status)
@@ -48,16 +48,8 @@ def run_http_server(*statuses: int) -> Iterator[str]:
 
         do_GET = do_PUT = do_POST  # noqa: N815 - names of the library
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Print nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with run_handler(Handler) as uri:
+        yield uri
 
 
 class FailingRequest:

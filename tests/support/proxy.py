@@ -6,6 +6,8 @@
         ...  # a client of proxy.uri
         assert proxy.count("runs/create") == 1  # requests that reached the server
 
+It is also a proxy of the environment: with HTTP_PROXY=proxy.uri, the server has whatever name a client gives it.
+
 A fault is for the requests whose method and path, such as ``POST /api/2.0/mlflow/runs/create``, have a match of its
 regular expression. The fault that was added last is tried first.
 """
@@ -61,13 +63,18 @@ class Proxy:
             self._faults.clear()
 
     def answer(
-        self, status: int, pattern: str = "", times: int | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        pattern: str = "",
+        times: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: str | None = None,
     ) -> None:
-        """Answer with an error page, as nginx does, instead of the server."""
+        """Answer with ``body``, or with an error page, as nginx does, instead of the server."""
 
         def act(handler: "_Handler") -> None:
             handler.read_body()
-            handler.send_page(status, headers or {})
+            handler.send_page(status, headers or {}, body)
 
         self._add_fault(pattern, times, act)
 
@@ -140,7 +147,7 @@ class Proxy:
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in CONNECTION_HEADERS}
         body = handler.read_body()
         try:
-            connection.request(handler.command, handler.path, body, headers)
+            connection.request(handler.command, _strip_host(handler.path), body, headers)
             answer = connection.getresponse()
             content = answer.read()
         finally:
@@ -148,6 +155,11 @@ class Proxy:
         with self._lock:
             self.requests.append(handler.description)
         return answer, content
+
+
+def _strip_host(path: str) -> str:
+    """Return the path and the query of what a client asks for, which names the host if it asks a proxy."""
+    return urlsplit(path)._replace(scheme="", netloc="").geturl() if "://" in path.partition("?")[0] else path
 
 
 class _Server(ThreadingHTTPServer):
@@ -188,12 +200,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self._send_content(content)
 
-    def send_page(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send an error page."""
+    def send_page(self, status: int, headers: Mapping[str, str], body: str | None) -> None:
+        """Send the body, or an error page if it is None."""
         self.send_response_only(status)
         for name, value in {"Content-Type": "text/html", **headers}.items():
             self.send_header(name, value)
-        self._send_content(PAGE.format(f"{status} {HTTPStatus(status).phrase}").encode())
+        page = PAGE.format(f"{status} {HTTPStatus(status).phrase}")
+        self._send_content((page if body is None else body).encode())
 
     def _send_content(self, content: bytes) -> None:
         self.send_header("Content-Length", str(len(content)))

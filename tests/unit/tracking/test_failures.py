@@ -78,7 +78,7 @@ def test_server_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         (413, False, "the server, or a proxy before it, refuses files of this size (HTTP 413)"),
         (503, True, "the store answers HTTP 503"),
         (401, False, "it does not accept your name and password"),
-        (403, False, "your account may not do this"),
+        (403, False, "a proxy or a firewall before the store refuses it (HTTP 403)"),
     ],
 )
 def test_refused_upload_is_described(status: int, outage: bool, reason: str, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, UNAUTHENTICATED
 
 from pipeline.errors import UserError
+from pipeline.tracking import sqlite_file
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.failures import StoreAway
-from pipeline.tracking.store import connect, get_client, limit_requests, retry_on_conflict, sqlite_init_lock
+from pipeline.tracking.sqlite_file import sqlite_init_lock
+from pipeline.tracking.store import connect, get_client, limit_requests, retry_on_conflict
 from support.outages import FailingRequest, lock_database, run_http_server
 from support.servers import find_free_port
 
@@ -23,7 +25,7 @@ from support.servers import find_free_port
 def test_connecting_creates_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    with connect() as address:
+    with connect(creates=True) as address:
         assert [experiment.name for experiment in get_client().search_experiments()] == ["Default"]
     assert address == "sqlite:///mlflow.db"
     assert (tmp_path / "mlflow.db").is_file()
@@ -57,12 +59,12 @@ def test_silent_server_is_given_up_within_fifteen_seconds(monkeypatch: pytest.Mo
 def test_unusable_database_path_is_named(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{path}")
-    with pytest.raises(UserError, match=str(tmp_path / path)), connect():
+    with pytest.raises(UserError, match=str(tmp_path / path)), connect(creates=True):
         pass
 
 
 def test_locked_database_is_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking_store, "SQLITE_TIMEOUT", 0.1)
+    monkeypatch.setattr(sqlite_file, "TIMEOUT", 0.1)
     expected = (
         r"mlflow\.db: the database of the store is locked by another process; run again when that process is done"
     )
@@ -88,7 +90,7 @@ def test_server_that_stays_away_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mlflow.db").write_text("not a database" * 100)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(UserError, match="file is not a database"), connect():
+    with pytest.raises(UserError, match="file is not a database"), connect(creates=True):
         pass
 
 
@@ -124,13 +126,13 @@ def test_missing_file_of_a_script_stays_an_error(store: Path) -> None:
 
 
 def test_tables_wait_for_the_process_that_creates_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking_store, "INIT_LOCK_TIMEOUT", 0.1)
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr(sqlite_file, "INIT_LOCK_TIMEOUT", 0.1)
+    file = tmp_path / "mlflow.db"
     other_process = FileLock(tmp_path / "mlflow.db.lock")
     held = pytest.raises(UserError, match=r"another process has held .*mlflow\.db\.lock")
-    with other_process, held, sqlite_init_lock(uri):
+    with other_process, held, sqlite_init_lock(file):
         pass
-    with sqlite_init_lock(uri):
+    with sqlite_init_lock(file):
         assert (tmp_path / "mlflow.db.lock").exists()
 
 
@@ -139,7 +141,7 @@ def test_read_only_directory_needs_no_lock(tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError(lock.lock_file)
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    with sqlite_init_lock(f"sqlite:///{tmp_path}/mlflow.db"):
+    with sqlite_init_lock(tmp_path / "mlflow.db"):
         pass
     assert not list(tmp_path.iterdir())
 
