@@ -11,6 +11,7 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from pipeline.context import is_process_alive, is_process_gone
+from pipeline.tracking.models import list_models_of_run
 from pipeline.tracking.outages import describe_failure
 from pipeline.tracking.runs import KILLED, RUNNING, Run, find_experiment, search_runs
 from pipeline.tracking.store import get_client
@@ -103,10 +104,9 @@ def _end_if_still_lost(run_id: str) -> bool:
 
 def _fail_pending_models(run: Run) -> None:
     """Mark the models of which the upload did not end."""
-    client = get_client()
-    for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
+    for model in list_models_of_run(run):
         if model.status == LoggedModelStatus.PENDING:
-            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            get_client().finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
 
 def _last_sign_of_life(run: Run) -> int:

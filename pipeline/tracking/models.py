@@ -114,13 +114,30 @@ def log_model(run_id: str, folder: Path) -> LoggedModelReference:
 
 
 def _find_model(run: Run) -> LoggedModel | None:
-    """Return the run's model that is complete, else one of which an upload was interrupted, else None."""
-    found = get_client().search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
-    for status in (LoggedModelStatus.READY, LoggedModelStatus.PENDING):
+    """Return the run's model that is complete, else one of which an upload was interrupted, else None.
+
+    An interrupted one is marked as failed when others find that the process of the run is gone.
+    """
+    found = list_models_of_run(run)
+    for status in (LoggedModelStatus.READY, LoggedModelStatus.PENDING, LoggedModelStatus.FAILED):
         for model in found:
             if model.status == status:
                 return model
     return None
+
+
+def list_models_of_run(run: Run) -> list[LoggedModel]:
+    """Return all models that the run has logged, complete or not."""
+    models: list[LoggedModel] = []
+    token = None
+    while True:
+        page = get_client().search_logged_models(
+            [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", page_token=token
+        )
+        models += page
+        token = page.token
+        if not token:
+            return models
 
 
 def _write_origin(folder: Path, model: LoggedModel) -> None:

@@ -6,8 +6,7 @@ shows aliases first already.
 
 import re
 import time
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,54 +14,61 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
+from pipeline.tracking.aliases import CHALLENGER, CHAMPION, alias_version, get_champion, require_alias
 from pipeline.tracking.failures import is_outage
+from pipeline.tracking.model_names import (
+    check_exact_name,
+    check_model_name,
+    check_name_for_training,
+    list_model_names,
+    resolve_model_name,
+)
 from pipeline.tracking.models import find_model_uri
+from pipeline.tracking.names import check_is_exact
 from pipeline.tracking.outages import create_once
+from pipeline.tracking.stages import ARCHIVED, NONE, PRODUCTION, STAGING, follow_alias, read_stage, set_stage
 from pipeline.tracking.store import get_client, retry_on_conflict
 
-STAGING, PRODUCTION, ARCHIVED = "Staging", "Production", "Archived"
-CHALLENGER, CHAMPION = "challenger", "champion"
-MAX_MODELS = 1000  # that MLflow lists in one answer
-FORBIDDEN_CHARACTERS = "/:@%'"  # in the name of a registered model
+RUNS_IN_FILTER = 100  # the filter is a part of an address, of which some proxies take 8,000 characters
+MAX_RUNS_IN_FILTERS = 500  # of more, listing all versions is quicker
 DIGEST_TAG = "model.sha256"  # of a version: the identity of its model, set at its registration
 DECISION_DIGEST_TAG = "gate.model_sha256"  # of a version: the same, set by each decision about it
 ABSENT_TAG = "pipeline.absent"  # no model has it
 NEW_MODEL_AGE = 60  # seconds; the account that created a model gets its permission a moment later
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>.+))")
 
-__all__ = ["ModelVersion"]
-
-warnings.filterwarnings("ignore", ".*transition_model_version_stage.*deprecated", FutureWarning)
+__all__ = [
+    "ARCHIVED",
+    "CHALLENGER",
+    "CHAMPION",
+    "PRODUCTION",
+    "STAGING",
+    "ModelVersion",
+    "alias_version",
+    "check_model_name",
+    "check_name_for_training",
+    "get_champion",
+    "list_model_names",
+    "resolve_model_name",
+]
 
 
 # --- register -------------------------------------------------------------------------------------------------------
 
 
-def check_model_name(name: str) -> str:
-    """Return ``name``.
-
-    Raises
-    ------
-    UserError
-        MLflow cannot take it for a registered model, or cannot find the model again.
-    """
-    if not name.strip() or name != name.strip() or set(name) & set(FORBIDDEN_CHARACTERS):
-        forbidden = " ".join(FORBIDDEN_CHARACTERS)
-        raise UserError(f"{name!r} cannot name a registered model; leave out {forbidden} and blanks at the ends")
-    return name
-
-
 def check_may_register(name: str) -> None:
-    """Check before a training that this account may add versions to the model ``name``, if it exists.
+    """Check before a training that its model can be registered as ``name``, and that this account may do it.
 
     Raises
     ------
     UserError
-        It may not.
+        The store cannot have a model of this name, or the account may not add versions to it.
     """
     client = get_client()
     try:
-        model = client.get_registered_model(name)
+        model = check_name_for_training(name)
+        if model is None:
+            return
         # Needs the same permission as a new version, and changes nothing: there is no such tag.
         request = partial(client.delete_registered_model_tag, name, ABSENT_TAG)
         is_new = time.time() - model.creation_timestamp / 1000 < NEW_MODEL_AGE
@@ -89,14 +95,16 @@ def register_model(name: str, model_uri: str, run_id: str, sha256: str | None = 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        check_exact_name(name)
     find = partial(_find_version, name, model_uri, run_id)
     model_id = model_uri.removeprefix("models:/")
     tags = {DIGEST_TAG: sha256} if sha256 else {}
     create = partial(client.create_model_version, name, model_uri, run_id, tags=tags, model_id=model_id)
     version = find() or create_once(partial(retry_on_conflict, create), find)
-    if version.current_stage == "None":
-        _set_stage(version, STAGING)
-    if version.current_stage in ("None", STAGING):
+    stage = read_stage(version)
+    if stage == NONE:
+        set_stage(version, STAGING)
+    if stage in (NONE, STAGING):
         _set_challenger(name, int(version.version))
     return int(version.version)
 
@@ -108,9 +116,11 @@ def _find_version(name: str, model_uri: str, run_id: str) -> ModelVersion | None
 
 
 def _set_challenger(name: str, number: int) -> None:
-    """Let the alias challenger point to the version, unless it points to a later one."""
-    challenger = alias_version(name, CHALLENGER)
-    if challenger is None or challenger < number:
+    """Let the alias challenger point to the version, unless it points to a later one, or this one is the champion."""
+    aliases = get_client().get_registered_model(name).aliases
+    challenger = int(aliases.get(CHALLENGER) or 0)
+    champion = int(aliases.get(CHAMPION) or 0)
+    if challenger < number and champion != number:
         retry_on_conflict(partial(set_alias, name, CHALLENGER, number))
 
 
@@ -123,39 +133,16 @@ def get_version(name: str, number: int) -> ModelVersion:
     Raises
     ------
     UserError
-        There is no such version.
+        There is no such version, or the database of the store takes the name of another model for the same one.
     """
     try:
-        return get_client().get_model_version(name, str(number))
+        version = get_client().get_model_version(name, str(number))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UserError(f"there is no version {number} of a model {name!r}; mlflow ui lists them") from None
-
-
-def alias_version(name: str, alias: str = CHAMPION) -> int | None:
-    """Return the number of the version that the alias points to, or None.
-
-    Raises
-    ------
-    UserError
-        There is no such registered model.
-    """
-    try:
-        number = get_client().get_registered_model(name).aliases.get(alias)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise UserError(f"there is no registered model {name!r}; mlflow ui lists them") from None
-    return int(number) if number else None  # some stores give it as a text
-
-
-def get_champion(name: str) -> ModelVersion | None:
-    """Return the version in Production, which the alias champion points to, or None."""
-    number = alias_version(name)
-    if number is None:
-        return None
-    return get_client().get_model_version(name, str(number))
+    check_is_exact("model", name, version.name)
+    return version
 
 
 def resolve_version(name: str, version: str) -> int:
@@ -169,10 +156,7 @@ def resolve_version(name: str, version: str) -> int:
     if not version.startswith("@"):
         return int(version)
     alias = version.removeprefix("@")
-    number = alias_version(name, alias)
-    if number is None:
-        raise UserError(f"no version of {name!r} has the alias {alias!r}; choose one with --version")
-    return number
+    return require_alias(name, alias, f"no version of {name!r} has the alias {alias!r}", "choose one with --version")
 
 
 def list_versions_of_run(run_id: str, name: str | None = None) -> list[ModelVersion]:
@@ -216,15 +200,45 @@ def _search_versions(filter_string: str) -> list[ModelVersion]:
             return versions
 
 
-def describe_stages() -> dict[str, str]:
-    """Return how the models of runs are registered, such as ``mnist-classifier 3 Production``, by run id."""
+def describe_stages(run_ids: Sequence[str] | None = None) -> dict[str, str]:
+    """Return how the models of runs are registered, such as ``mnist-classifier 3 Production``, by run id.
+
+    ``run_ids`` are the runs that the caller wants to know about; None: all of them. What the alias champion points to
+    is in Production, whatever its stage is.
+    """
+    versions = _list_versions_of_runs(run_ids)
+    names = sorted({str(version.name) for version in versions})
+    aliases = {name: get_client().get_registered_model(name).aliases for name in names}
     descriptions: dict[str, list[str]] = {}
-    for version in _search_versions(""):
+    for version in versions:
+        stage = _describe_stage(version, aliases[str(version.name)])
         description = f"{version.name} {version.version}"
-        if version.current_stage != "None":
-            description += f" {version.current_stage}"
+        if stage != NONE:
+            description += f" {stage}"
         descriptions.setdefault(str(version.run_id), []).append(description)
     return {run_id: ", ".join(parts) for run_id, parts in descriptions.items()}
+
+
+def _list_versions_of_runs(run_ids: Sequence[str] | None) -> list[ModelVersion]:
+    """Return the versions that were registered from the runs, and from others too if the runs are many or None."""
+    if run_ids is None or len(run_ids) > MAX_RUNS_IN_FILTERS:
+        return _search_versions("")
+    versions = []
+    for start in range(0, len(run_ids), RUNS_IN_FILTER):
+        quoted = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + RUNS_IN_FILTER])
+        versions += _search_versions(f"run_id IN ({quoted})")
+    return versions
+
+
+def _describe_stage(version: ModelVersion, aliases: Mapping[str, str]) -> str:
+    """Return the stage of a version as its aliases have it; without them, as the store has it."""
+    numbers = {alias: int(number) for alias, number in aliases.items()}
+    number, stage = int(version.version), read_stage(version)
+    if numbers.get(CHAMPION) == number:
+        return PRODUCTION
+    if numbers.get(CHALLENGER) == number:
+        return STAGING
+    return NONE if stage == PRODUCTION and CHAMPION in numbers else stage
 
 
 # --- find models ----------------------------------------------------------------------------------------------------
@@ -242,29 +256,6 @@ class ModelReference:
 def reference_version(name: str, number: int) -> ModelReference:
     """Return where version ``number`` of the registered model ``name`` is; it may not exist."""
     return ModelReference(f"models:/{name}/{number}", name, number)
-
-
-def list_model_names() -> list[str]:
-    """Return the names of the store's registered models, sorted."""
-    models = get_client().search_registered_models(max_results=MAX_MODELS)
-    return sorted(str(model.name) for model in models)
-
-
-def resolve_model_name(name: str | None) -> str:
-    """Return ``name``, or the name of the store's only registered model if it is None.
-
-    Raises
-    ------
-    UserError
-        There is no such model, or ``name`` is None and there are several.
-    """
-    names = list_model_names()
-    if name is None and len(names) == 1:
-        return names[0]
-    if name is not None and name in names:
-        return name
-    problem = f"there is no registered model {name!r}" if name else "choose a registered model with --model-name"
-    raise UserError(f"{problem}; this store has {', '.join(names) or 'none: train one first'}")
 
 
 def resolve_model(model_uri: str | None, run_id: str | None, name: str | None) -> ModelReference:
@@ -286,9 +277,8 @@ def resolve_model(model_uri: str | None, run_id: str | None, name: str | None) -
         newest = max(versions, key=lambda version: int(version.version))
         return ModelReference(find_model_uri(run_id), str(newest.name), int(newest.version))
     name = resolve_model_name(name)
-    number = alias_version(name)
-    if number is None:
-        raise UserError(f"no version of {name!r} is in Production; promote one, or choose a model with --run-id")
+    problem = f"no version of {name!r} is in Production"
+    number = require_alias(name, CHAMPION, problem, "promote one, or choose a model with --run-id")
     return reference_version(name, number)
 
 
@@ -306,19 +296,19 @@ def _resolve_uri(model_uri: str) -> ModelReference:
 
 def set_alias(name: str, alias: str, number: int) -> None:
     """Let the alias point to version ``number``."""
+    check_exact_name(name)
     get_client().set_registered_model_alias(name, alias, str(number))
 
 
-def sync_stages(name: str) -> None:
-    """Make the stages follow the alias champion; usually there is nothing to change."""
+def sync_stages(name: str, *, is_moved: bool = False) -> None:
+    """Make the stages follow the alias champion; usually there is nothing to change.
+
+    What does not agree was changed by hand, and is reported first; unless the alias has just moved, with ``is_moved``.
+    """
     champion = get_champion(name)
     if champion is None:
         return
-    for version in list_versions(name):
-        if version.current_stage == PRODUCTION and int(version.version) != int(champion.version):
-            _set_stage(version, ARCHIVED)
-    if champion.current_stage != PRODUCTION:
-        _set_stage(champion, PRODUCTION)
+    follow_alias(champion, list_versions(name), is_expected=is_moved)
     if alias_version(name, CHALLENGER) == int(champion.version):
         _delete_alias(name, CHALLENGER)
 
@@ -334,11 +324,8 @@ def _delete_alias(name: str, alias: str) -> None:
 
 def update_version(name: str, number: int, description: str, tags: Mapping[str, str]) -> None:
     """Set the description of a version, and tags on it."""
+    check_exact_name(name)
     client = get_client()
     client.update_model_version(name, str(number), description)
     for tag, value in tags.items():
         client.set_model_version_tag(name, str(number), tag, value)
-
-
-def _set_stage(version: ModelVersion, stage: str) -> None:
-    get_client().transition_model_version_stage(version.name, version.version, stage)

@@ -1,17 +1,21 @@
 """The store behind the team's server: over HTTP, on a database server, with accounts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import pytorch_demo
 from pipeline.errors import UserError
 from pipeline.promotion.lock import promotion_lock, read_tickets, remove_ticket
+from pipeline.tracking import registry, runs, tags
 from pipeline.tracking.store import StoreError, connect
 from support.accounts import act_as, create_account, grant_edit
 from support.lock_race import MODEL_NAME, race_for_lock
+from support.scripts import call_main
 from support.stack import TeamServer
+from support.stores import create_model_run
 
 ROUNDS = 8
 
@@ -67,6 +71,59 @@ def test_one_process_of_several_accounts_has_the_lock(
     assert race_for_lock(clients, tmp_path / "marker", ROUNDS) == [0] * 6
     with act_as(ada):
         assert read_tickets(MODEL_NAME) == []
+
+
+# --- names that the database takes for one ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dora(server: TeamServer) -> Mapping[str, str]:
+    """Return an account with a model and an experiment."""
+    client = create_account(server, "dora")
+    with act_as(client):
+        MlflowClient().create_registered_model("letters")
+        MlflowClient().create_experiment("letters")
+    return client
+
+
+@pytest.mark.parametrize("name", ["Letters", "lett\u00e9rs"])
+def test_model_name_is_the_exact_one(dora: Mapping[str, str], name: str) -> None:
+    changes: list[Callable[[], object]] = [
+        lambda: registry.check_may_register(name),
+        lambda: registry.resolve_model_name(name),
+        lambda: registry.set_alias(name, registry.CHAMPION, 1),
+        lambda: tags.set_model_tag(name, "tag", "value"),
+        lambda: tags.set_version_tag(name, 1, "tag", "value"),
+    ]
+    with act_as(dora):
+        for change in changes:
+            with pytest.raises(UserError, match="the store has the model 'letters', and its database takes"):
+                change()
+        assert tags.read_model_tags("letters") == {}
+
+
+def test_refused_version_leaves_the_list_of_models(dora: Mapping[str, str]) -> None:
+    with act_as(dora):
+        run_id, model_uri = create_model_run()
+        with pytest.raises(UserError, match="takes 'LETTERS' for the same name"):
+            registry.register_model("LETTERS", model_uri, run_id)
+        assert "letters" in registry.list_model_names()
+        assert registry.list_versions("letters") == []
+
+
+def test_training_does_not_begin_under_a_similar_name(dora: Mapping[str, str]) -> None:
+    with act_as(dora):
+        model = call_main(pytorch_demo.main, "--dataset", "digits", "--model-name", "Letters")
+        experiment = call_main(pytorch_demo.main, "--dataset", "digits", "--experiment", "LETTERS")
+    assert "the store has the model 'letters', and its database takes 'Letters' for the same name" in model.error
+    assert "the store has the experiment 'letters', and its database takes 'LETTERS'" in experiment.error
+
+
+def test_run_id_is_the_exact_one(dora: Mapping[str, str]) -> None:
+    with act_as(dora):
+        run_id = runs.create_run(runs.get_or_create_experiment("letters"), {})
+        with pytest.raises(UserError, match="for the same name"):
+            runs.get_run(run_id.upper())
 
 
 # --- accounts -------------------------------------------------------------------------------------------------------

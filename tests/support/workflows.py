@@ -21,6 +21,7 @@ TESTS = FOLDER / "tests.yml"
 PIPELINE = FOLDER / "train-evaluate-promote.yml"
 IMAGE = FOLDER / "image.yml"
 SECURITY = FOLDER / "security.yml"
+VERSIONS = FOLDER / "versions.yml"
 WORKFLOWS = tuple(sorted(FOLDER.glob("*.yml")))
 
 # What GitHub runs a step with: https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax,
@@ -121,7 +122,7 @@ def run_pipeline_job(
     Inputs on a push and secrets in a fork are empty; ``env`` is what the runner's environment has more.
     """
     (folder / ".venv").symlink_to(sys.prefix)  # what the installation would make
-    contexts = {"inputs": dict(inputs or {}), "secrets": dict(secrets or {})}
+    contexts = {"inputs": dict(inputs or {}), "secrets": dict(secrets or {}), "vars": {}}
     return run_job(PIPELINE, job, folder, contexts, env, cancellation)
 
 

@@ -1,3 +1,4 @@
+import sqlite3
 from functools import partial
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_outage_is_not_a_missing_permission(store: Path) -> None:
         registry.check_may_register(MODEL_NAME)
 
 
-@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", " padded", "a@b", "it's", "100%"])
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "a:b", " padded", "a@b", "it's", "100%"])
 def test_impossible_model_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="cannot name a registered model"):
         registry.check_model_name(name)
@@ -83,6 +84,18 @@ def test_impossible_model_name_is_refused(name: str) -> None:
 
 def test_usual_model_name_is_accepted() -> None:
     assert registry.check_model_name("mnist-classifier") == "mnist-classifier"
+
+
+@pytest.mark.parametrize("name", ["a?b", "a\tb", "x" * 300])
+def test_name_that_no_model_should_have_is_refused(store: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a registered model"):
+        registry.check_may_register(name)
+
+
+def test_name_of_an_existing_model_stays_usable(store: Path) -> None:
+    MlflowClient().create_registered_model("a?b")
+    registry.check_may_register("a?b")
+    assert registry.resolve_model_name("a?b") == "a?b"
 
 
 # --- stages follow the alias ----------------------------------------------------------------------------------------
@@ -194,6 +207,22 @@ def test_run_with_two_model_names_needs_a_choice(store: Path) -> None:
     assert registry.get_version_of_run(run_id, "second").name == "second"
 
 
+def test_alias_says_what_is_in_production(store: Path) -> None:
+    run_ids = []
+    for _ in range(3):
+        run_id, model_uri = create_model_run()
+        registry.register_model(MODEL_NAME, model_uri, run_id)
+        run_ids.append(run_id)
+    promote(1)
+    registry.set_alias(MODEL_NAME, CHAMPION, 2)  # by hand: the stages stay
+    described = registry.describe_stages()
+    assert [described[run_id] for run_id in run_ids] == [
+        "digits-classifier 1",
+        "digits-classifier 2 Production",
+        "digits-classifier 3 Staging",
+    ]
+
+
 def test_stages_are_described_by_run(store: Path) -> None:
     run_id, model_uri = create_model_run()
     registry.register_model(MODEL_NAME, model_uri, run_id)
@@ -206,6 +235,16 @@ def test_stages_are_described_by_run(store: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("others", [0, 150, 600])
+def test_stages_are_those_of_the_wanted_runs(store: Path, others: int) -> None:
+    register_version()
+    run_id, model_uri = create_model_run()
+    registry.register_model(MODEL_NAME, model_uri, run_id)
+    wanted = [*(f"{i:032x}" for i in range(others)), run_id]
+    assert registry.describe_stages(wanted)[run_id] == "digits-classifier 2 Staging"
+    assert registry.describe_stages([]) == {}
+
+
 # --- find models ----------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +252,27 @@ def test_only_model_needs_no_name(store: Path) -> None:
     register_version()
     assert registry.resolve_model_name(None) == MODEL_NAME
     assert registry.resolve_model_name(MODEL_NAME) == MODEL_NAME
+
+
+@pytest.fixture
+def many_models(store: Path) -> Path:
+    """Add more models than MLflow lists in one answer."""
+    rows = [(f"model-{number:04}", "default", 0, 0) for number in range(1_001)]
+    columns = "(name, workspace, creation_time, last_updated_time)"
+    with sqlite3.connect(store / "mlflow.db") as database:
+        database.executemany(f"INSERT INTO registered_models {columns} VALUES (?, ?, ?, ?)", rows)
+    database.close()
+    return store
+
+
+def test_last_of_a_thousand_models_is_found(many_models: Path) -> None:
+    assert registry.resolve_model_name("model-1000") == "model-1000"
+    assert len(registry.list_model_names()) == 1_001
+
+
+def test_error_does_not_list_a_thousand_models(many_models: Path) -> None:
+    with pytest.raises(UserError, match=r"this store has model-0000, .*, model-0009 and 991 others"):
+        registry.resolve_model_name("nobody")
 
 
 def test_empty_store_has_no_model(store: Path) -> None:
