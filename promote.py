@@ -30,7 +30,6 @@ from pipeline.text import printable
 if TYPE_CHECKING:
     from pipeline.promotion.candidate_decision import CandidateDecision
     from pipeline.promotion.decisions import Decision
-    from pipeline.promotion.history import Period
     from pipeline.promotion.signature import Signer
     from pipeline.tracking.registry import ModelVersion
 
@@ -129,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
 
     if options.wait is None:
         options.wait = DEFAULT_WAIT
-    with store.connect():
+    with store.connect(writes=not (options.history or options.dry_run)):
         if options.history:
             return print_history(options)
         if options.rollback:
@@ -226,33 +225,25 @@ def log_checks(decision: "CandidateDecision", *, dry_run: bool) -> None:
 
 
 def roll_back(options: argparse.Namespace) -> int:
-    """Choose the version to restore, check that it still loads, restore it, record it, print."""
-    from pipeline.promotion.decisions import (
-        apply_decision,
-        complete_unfinished_decisions,
-        list_decisions,
-        record_rollback,
-    )
-    from pipeline.promotion.effects import require_version
-    from pipeline.promotion.history import rollback_target
+    """Choose the version to restore, restore it, record it, print."""
+    from pipeline.promotion.decisions import apply_decision, complete_unfinished_decisions, record_rollback
     from pipeline.promotion.lock import promotion_lock
-    from pipeline.promotion.signature import load_verified_model
+    from pipeline.promotion.rollback import choose_target
     from pipeline.tracking import registry
 
     name = registry.resolve_model_name(options.model_name)
     with promotion_lock(name, options.wait) as lock:
         complete_unfinished_decisions(name)
-        target = rollback_target(list_decisions(name), options.to)
-        reference = registry.reference_version(name, require_version(target))
-        stored = load_verified_model(reference).stored
-        if stored.sha256 != target.model_sha256:
-            raise UserError(
-                f"the file of version {target.version} is not the one that was promoted; choose another with --to"
-            )
-        decision = apply_decision(name, record_rollback(lock, target, options.reason))
-    cli.log(f"{name} version {target.version} is back in Production; before: version {decision.previous_version}")
+        target = choose_target(name, options.to)
+        for notice in target.notices:
+            cli.log(f"warning: {notice}")
+        recorded = record_rollback(lock, target.decision, target.present, options.reason, target.notices)
+        decision = apply_decision(name, recorded)
+    before = "nothing" if target.present is None else f"version {target.present}"
+    cli.log(f"{name} version {decision.version} is back in Production; before: {before}")
     result = describe_decision(name, decision)
-    result["promoted_by"] = target.decision_run_id
+    result["notices"] = list(target.notices)
+    result["promoted_by"] = target.decision.decision_run_id
     cli.print_json(result)
     return cli.OK
 
@@ -290,27 +281,25 @@ def describe_decision(name: str, decision: "Decision") -> dict[str, Any]:
 
 def print_history(options: argparse.Namespace) -> int:
     """Print what was in Production when."""
-    from pipeline.promotion.decisions import list_decisions
-    from pipeline.promotion.history import decision_in_force, production_history
+    from pipeline.promotion.history import describe_move_by_hand
+    from pipeline.promotion.present import read_history
+    from pipeline.reports.production import describe_periods, format_history
     from pipeline.tracking import registry
 
     name = registry.resolve_model_name(options.model_name)
-    decisions = list_decisions(name)
-    history = production_history(decisions)
-    last_version = history[-1][0].version if history else None
-    if options.at:
-        in_force = decision_in_force(decisions, options.at)
-        history = [period for period in history if period[0] == in_force]
-    rows = [describe_period(period) for period in history]
-    present = registry.alias_version(name)
-    if present != last_version:
-        cli.log(f"the alias champion points to version {present}, which promote.py did not decide")
+    history = read_history(name)
+    present = history[-1].version if history else None
+    if history and history[-1].is_by_hand:
+        cli.log(f"warning: {describe_move_by_hand(history)}; the store does not say who did it, nor when")
     if present is not None:
         check_signature(name, present)
+    if options.at:
+        history = [period for period in history if period.may_include(options.at)]
+    rows = describe_periods(name, history)
     if options.json:
         cli.print_json({"model_name": name, "history": rows})
     elif rows:
-        cli.print_text(format_table(name, rows))
+        cli.print_text(format_history(name, rows))
     else:
         when = f"at {format_utc(options.at)}" if options.at else "yet"
         cli.print_text(printable(f"{name}: nothing was in Production {when}"))
@@ -328,34 +317,6 @@ def check_signature(name: str, version: int) -> None:
         verify_version(name, version)
     except UserError as error:
         cli.log(f"warning: what is in Production now would not be loaded: {error}")
-
-
-def describe_period(period: "Period") -> dict[str, Any]:
-    """Return a row of the history for JSON."""
-    decision, end = period
-    return {
-        "version": decision.version,
-        "from": format_utc(decision.time),
-        "until": format_utc(end) if end else None,
-        "decision": decision.kind,
-        "decided_by": decision.user,
-        "reason": decision.reason,
-        "accuracy": decision.accuracy,
-        "signer": decision.signer,
-        "decision_run_id": decision.decision_run_id,
-    }
-
-
-def format_table(name: str, rows: list[dict[str, Any]]) -> str:
-    """Return the history for people."""
-    import pandas as pd
-
-    from pipeline.reports.comparison import escape_table
-
-    table = pd.DataFrame(rows).drop(columns="decision_run_id")
-    table = table.fillna({"until": "now", "accuracy": "-"}).replace({"signer": {"": "nobody"}})
-    table = escape_table(table, printable)
-    return f"{printable(name)} in Production, times in UTC\n{table.to_string(index=False, max_colwidth=80)}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ class CandidateDecision:
     Attributes
     ----------
     model_name : of the registered model.
-    candidate, champion : the version in question, and the one that is in Production, or None.
+    previous_version : that is in Production, as the alias says; None if nothing is.
+    candidate, champion : the version in question, and the one that it is compared with, or None. That is the one in
+        Production, unless a person moved the alias, see `pipeline.promotion.present`.
     dataset, dataset_digest : of the test images.
     policy, policy_text : the rules, and the text of the file that they are from.
     verdict : of the gate.
@@ -26,6 +28,7 @@ class CandidateDecision:
     """
 
     model_name: str
+    previous_version: int | None
     candidate: EvaluatedVersion
     champion: EvaluatedVersion | None
     dataset: str
@@ -35,11 +38,6 @@ class CandidateDecision:
     verdict: Verdict
     notices: tuple[str, ...] = ()
     requires_reason: str | None = None
-
-    @property
-    def previous_version(self) -> int | None:
-        """The version that is in Production."""
-        return self.champion.version if self.champion else None
 
     @property
     def kind(self) -> str:

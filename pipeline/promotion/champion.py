@@ -49,8 +49,10 @@ class ChampionEvidence:
     requires_reason: str | None = None
 
 
-def gather_champion_evidence(champion: ModelVersion, record: EvaluationRecord, data_dir: Path) -> ChampionEvidence:
-    """Return the champion on the test images of the candidate's ``record``.
+def gather_champion_evidence(
+    champion: ModelVersion, record: EvaluationRecord, data_dir: Path, standing: str = "in Production"
+) -> ChampionEvidence:
+    """Return the champion on the test images of the candidate's ``record``; ``standing`` says what it is.
 
     Raises
     ------
@@ -59,19 +61,20 @@ def gather_champion_evidence(champion: ModelVersion, record: EvaluationRecord, d
     StoreError, OSError
         The store is away, so nobody knows whether the champion is broken.
     """
+    subject = f"version {champion.version}, {standing},"
     reference = registry.reference_version(champion.name, int(champion.version))
     model, problem = _attempt(partial(loading.read_model, reference))
     if model is None:
-        return _give_up(champion, f"cannot be loaded ({problem})")
+        return _give_up(champion, subject, f"cannot be loaded ({problem})")
     version, problem = _attempt(partial(_read_recorded, champion, model, record.dataset_digest))
     notices: list[str] = []
     if version is None:
-        notices.append(f"version {champion.version}, in Production, is evaluated anew: {problem}")
+        notices.append(f"{subject} is evaluated anew: {problem}")
         logger.warning("%s", notices[-1])
         test = _load_test_images(record, data_dir)
         evaluation, failure = _attempt(partial(_evaluate, model, test))
         if evaluation is None:
-            return _give_up(champion, f"cannot be evaluated ({failure})", notices)
+            return _give_up(champion, subject, f"cannot be evaluated ({failure})", notices)
         version = EvaluatedVersion(
             version=int(champion.version),
             run_id=str(champion.run_id),
@@ -80,7 +83,7 @@ def gather_champion_evidence(champion: ModelVersion, record: EvaluationRecord, d
             source=f"evaluated anew: {problem}",
             parameters=model.program.parameters,
         )
-    return _check_common_classes(champion, ChampionEvidence(version, tuple(notices)), record.evaluation)
+    return _check_common_classes(champion, subject, ChampionEvidence(version, tuple(notices)), record.evaluation)
 
 
 def _attempt(request: Callable[[], T]) -> tuple[T | None, str]:
@@ -93,9 +96,9 @@ def _attempt(request: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error) if isinstance(error, UserError) else describe_failure(error)
 
 
-def _give_up(champion: ModelVersion, problem: str, notices: list[str] | None = None) -> ChampionEvidence:
+def _give_up(champion: ModelVersion, subject: str, problem: str, notices: list[str] | None = None) -> ChampionEvidence:
     """Return the champion without an evaluation; whoever decides has to say so, or to refuse."""
-    notice = f"version {champion.version}, in Production, {problem}, so the candidate is not compared with it"
+    notice = f"{subject} {problem}, so the candidate is not compared with it"
     version = EvaluatedVersion(int(champion.version), str(champion.run_id), None, None, source=f"none: it {problem}")
     return ChampionEvidence(version, (*(notices or []), notice), requires_reason=notice)
 
@@ -141,7 +144,7 @@ def _evaluate(model: OpenModel, test: "Dataset") -> Evaluation:
 
 
 def _check_common_classes(
-    champion: ModelVersion, evidence: ChampionEvidence, candidate: Evaluation
+    champion: ModelVersion, subject: str, evidence: ChampionEvidence, candidate: Evaluation
 ) -> ChampionEvidence:
     """Return the evidence, with what is left out of the comparison if the two models know other classes."""
     classes = evidence.version.require_evaluation().classes
@@ -150,13 +153,13 @@ def _check_common_classes(
         return evidence
     images = len(select_classes(candidate, classes).labels)
     if not images:
-        return _give_up(champion, "knows none of the classes of the test images", list(evidence.notices))
+        return _give_up(champion, subject, "knows none of the classes of the test images", list(evidence.notices))
     names = ", ".join(repr(name) for name in left_out[:MAX_CLASSES_NAMED])
     if len(left_out) > MAX_CLASSES_NAMED:
         names += f" and {len(left_out) - MAX_CLASSES_NAMED:,} more"
     notice = (
-        f"version {champion.version}, in Production, knows other classes: the two are compared on the {images:,} of "
-        f"{len(candidate.labels):,} test images whose class both know; left out: {names}"
+        f"{subject} knows other classes: the two are compared on the {images:,} of {len(candidate.labels):,} test "
+        f"images whose class both know; left out: {names}"
     )
     logger.warning("%s", notice)
     return ChampionEvidence(evidence.version, (*evidence.notices, notice))

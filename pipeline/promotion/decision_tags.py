@@ -17,7 +17,7 @@ from pipeline.documents import YEARS
 from pipeline.promotion.tag_values import MAX_NUMBER, Line, Number, format_tag, parse_tag, warn_unreadable
 from pipeline.tracking import registry, tags
 from pipeline.tracking.registry import ModelVersion
-from pipeline.tracking.tags import MAX_TAG_LENGTH
+from pipeline.tracking.tags import longest_tag
 
 PROMOTED, REFUSED, UNCHANGED, ROLLED_BACK, UNLOCKED = "promoted", "refused", "unchanged", "rolled back", "unlocked"
 MOVES = (PROMOTED, ROLLED_BACK)  # the kinds that put a version in Production
@@ -102,9 +102,10 @@ _PENDING = TypeAdapter(PendingDecision)
 
 def write_decision(model_name: str, decision: Decision) -> None:
     """Write the decision on its version, else on the model; the reason is cut so that the tag is not too long."""
+    limit = longest_tag()
     text = format_tag(_DECISION, decision)
-    while decision.reason and len(text) > MAX_TAG_LENGTH:
-        excess = len(text) - MAX_TAG_LENGTH
+    while decision.reason and len(text) > limit:
+        excess = len(text) - limit
         kept = len(decision.reason) - excess // LONGEST_ESCAPE - 1
         decision = replace(decision, reason=decision.reason[: max(0, kept)])
         text = format_tag(_DECISION, decision)

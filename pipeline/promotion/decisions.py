@@ -5,7 +5,7 @@ What a decision changes is in `pipeline.promotion.effects`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -115,11 +115,16 @@ def record_candidate_decision(
     return _record_decision(lock, recorded, report)
 
 
-def record_rollback(lock: PromotionLock, target: Decision, reason: str) -> Decision:
-    """Record that the version of ``target`` goes back to Production; `apply_decision` carries it out."""
+def record_rollback(
+    lock: PromotionLock, target: Decision, previous_version: int | None, reason: str, notices: Sequence[str] = ()
+) -> Decision:
+    """Record that the version of ``target`` goes back to Production; `apply_decision` carries it out.
+
+    ``previous_version`` is in Production now, or None; ``notices`` are what a person has to know, a sentence each.
+    """
     name = lock.model_name
     recorded = replace(
-        _describe_decision(ROLLED_BACK, target.version, registry.alias_version(name), reason),
+        _describe_decision(ROLLED_BACK, target.version, previous_version, reason),
         accuracy=target.accuracy,
         model_sha256=target.model_sha256,
         dataset=target.dataset,
@@ -128,6 +133,7 @@ def record_rollback(lock: PromotionLock, target: Decision, reason: str) -> Decis
     )
     record = _start_record(name, recorded, reason)
     record["promoted_by"] = target.decision_run_id
+    record["notices"] = list(notices)
     return _record_decision(lock, recorded, Report(record, checks="none, by rollback"))
 
 

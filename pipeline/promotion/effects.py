@@ -60,7 +60,7 @@ def _write_digest(model_name: str, decision: Decision) -> None:
 def _finish(model_name: str, decision: Decision) -> None:
     """Do what is left to do for a decision that has taken effect."""
     if decision.kind in MOVES:
-        registry.sync_stages(model_name)
+        registry.sync_stages(model_name, is_moved=True)
     if decision.version != decision.previous_version:
         _describe_on_version(model_name, decision)
     finish_report(decision)

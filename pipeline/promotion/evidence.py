@@ -10,8 +10,9 @@ from pipeline.promotion.candidate_decision import CandidateDecision
 from pipeline.promotion.champion import ChampionEvidence, gather_champion_evidence
 from pipeline.promotion.evaluated_version import EvaluatedVersion
 from pipeline.promotion.gate import judge_candidate
-from pipeline.promotion.pinned_test_set import check_test_set, describe_test_set, find_pinned_digest
+from pipeline.promotion.pinned_test_set import check_test_set, describe_test_set
 from pipeline.promotion.policy import find_table_name, parse_policy
+from pipeline.promotion.present import Present, read_present
 from pipeline.promotion.recorded import describe_recorded, load_evaluation
 from pipeline.tracking import loading, registry, runs
 from pipeline.tracking.lost_runs import CHECKPOINT_DIR, resume_command
@@ -55,19 +56,23 @@ def evaluate_candidate(
     model = loading.read_model(registry.reference_version(version.name, int(version.version)))
     record = load_evaluation(run.info.run_id, model)
     policy = parse_policy(policy_text, find_table_name(record.dataset), min_accuracy)
-    champion = registry.get_champion(version.name)
-    pinned_digest = find_pinned_digest(champion)
+    present = read_present(version.name, int(version.version))
+    for notice in present.notices:
+        logger.warning("%s", notice)
+    pinned_digest = present.pinned_digest
     check_test_set(record, run, policy, pinned_digest, new_test_set=new_test_set)
     notices = describe_test_set(record, policy, policy_text, pinned_digest, new_test_set=new_test_set)
 
     candidate = describe_recorded(version, record, run)
     is_asked_for = policy.compares or pinned_digest not in (None, record.dataset_digest)
-    evidence = _describe_champion(champion, candidate, record, data_dir, is_asked_for=is_asked_for)
+    evidence = _describe_champion(present, candidate, record, data_dir, is_asked_for=is_asked_for)
     champion_version = evidence.version if evidence else None
+    reasons = [text for text in (present.requires_reason, evidence and evidence.requires_reason) if text]
     if policy.max_latency_ratio and champion_version and champion_version.version != candidate.version:
         candidate, champion_version = _measure_latencies(version.name, candidate, champion_version)
     return CandidateDecision(
         model_name=version.name,
+        previous_version=present.version,
         candidate=candidate,
         champion=champion_version,
         dataset=record.dataset,
@@ -75,8 +80,8 @@ def evaluate_candidate(
         policy=policy,
         policy_text=policy_text,
         verdict=judge_candidate(candidate, champion_version, policy),
-        notices=(*notices, *(evidence.notices if evidence else ())),
-        requires_reason=evidence.requires_reason if evidence else None,
+        notices=(*present.notices, *notices, *(evidence.notices if evidence else ())),
+        requires_reason="; ".join(reasons) or None,
     )
 
 
@@ -91,13 +96,14 @@ def _check_finished(run: Run) -> None:
 
 
 def _describe_champion(
-    champion: ModelVersion | None,
+    present: Present,
     candidate: EvaluatedVersion,
     record: EvaluationRecord,
     data_dir: Path,
     *,
     is_asked_for: bool,
 ) -> ChampionEvidence | None:
+    champion = present.reference
     if champion is None:
         return None
     number = int(champion.version)
@@ -106,7 +112,7 @@ def _describe_champion(
     if not is_asked_for:
         source = "not asked for by the policy"
         return ChampionEvidence(EvaluatedVersion(number, str(champion.run_id), None, None, source))
-    return gather_champion_evidence(champion, record, data_dir)
+    return gather_champion_evidence(champion, record, data_dir, present.standing)
 
 
 def _measure_latencies(

@@ -5,20 +5,10 @@ import logging
 from pipeline.data.catalog import DATASET_NAMES, short_name
 from pipeline.errors import UserError
 from pipeline.evaluation.record import RECORD_FILE, EvaluationRecord
-from pipeline.promotion import decisions
 from pipeline.promotion.policy import Policy, find_table_name, format_header, has_table
-from pipeline.tracking.registry import ModelVersion
 from pipeline.tracking.runs import Run
 
 logger = logging.getLogger(__name__)
-
-
-def find_pinned_digest(champion: ModelVersion | None) -> str | None:
-    """Return the digest of the test set on which the model in Production was decided about; None if nobody knows."""
-    if champion is None:
-        return None
-    decision = decisions.find_decision_in_force(champion)
-    return decision.dataset_digest or None if decision else None
 
 
 def check_test_set(

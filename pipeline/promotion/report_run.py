@@ -93,7 +93,8 @@ def _open_experiment(name: str) -> str | None:
     """Return the id of the experiment, which is created if it is missing; None if it was deleted or is not ours."""
     try:
         return runs.get_or_create_experiment(name)
-    except UserError:  # deleted
+    except UserError as error:  # it was deleted, and the earlier reports with it
+        logger.warning("%s; the report of this decision goes to another experiment", error)
         return None
     except StoreError as error:
         if error.error_code != "PERMISSION_DENIED":
@@ -131,7 +132,7 @@ def write_report(decision: Decision, report: Report) -> None:
             artifacts.log_text(run_id, text, file)
         if report.signature is not None:
             _log_signature(run_id, report.signature)
-    except OSError as error:  # of a local folder, or of a server's
+    except (OSError, StoreError) as error:  # of a local folder, or of a server's
         failure = explain_failure(error)
         raise UserError(f"the decision is not made: {failure.reason}; {failure.advice}") from None
 

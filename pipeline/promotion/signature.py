@@ -45,6 +45,10 @@ class InvalidSignatureError(UserError):
     """A signature is damaged, by somebody else, or over other files."""
 
 
+class UnverifiableError(UserError):
+    """No signature can be verified here: the package, the public key or Sigstore's trust root is missing."""
+
+
 @dataclass(frozen=True)
 class Signer:
     """What signs: a private key, or the identity of this GitHub Actions job.
@@ -225,7 +229,7 @@ def verify_folder(folder: Path, bundle: bytes, policy: SignaturePolicy) -> str:
     ------
     InvalidSignatureError
         The signature is damaged, by none whom the policy names, or over other files than all of the folder.
-    UserError
+    UnverifiableError
         The public key cannot be read, Sigstore's trust root cannot be fetched, or the package is not installed.
     """
     _check_package()
@@ -264,7 +268,7 @@ def _use_key(config: Any, content: dict[str, Any], policy: SignaturePolicy) -> s
     if policy.signing_public_key is None:
         raise InvalidSignatureError(f"it is signed by {_name_key(hint)}, and gates.toml names no signing_public_key")
     problem = f"cannot use {policy.signing_public_key}, the signing_public_key of gates.toml"
-    with _explain_failure(UserError, problem):
+    with _explain_failure(UnverifiableError, problem):
         expected = compute_fingerprint(Path(policy.signing_public_key))
         config.use_elliptic_key_verifier(public_key=policy.signing_public_key)
     if hint != expected:
@@ -275,7 +279,8 @@ def _use_key(config: Any, content: dict[str, Any], policy: SignaturePolicy) -> s
 def _use_identity(config: Any, policy: SignaturePolicy) -> str:
     if policy.signing_identity is None:
         raise InvalidSignatureError("it is signed without a key, and gates.toml names no signing_identity")
-    with _explain_failure(UserError, "cannot get Sigstore's trust root, which verifies signatures without a key"):
+    problem = "cannot get Sigstore's trust root, which verifies signatures without a key"
+    with _explain_failure(UnverifiableError, problem):
         config.use_sigstore_verifier(identity=policy.signing_identity, oidc_issuer=policy.signing_issuer)
     return policy.signing_identity
 
@@ -316,7 +321,7 @@ def _check_package() -> None:
     try:
         import model_signing  # noqa: F401
     except ImportError as error:
-        raise UserError(
+        raise UnverifiableError(
             f"signatures need packages that are not installed ({error}); run: pip install -r requirements-signing.txt"
         ) from None
     for name in ("sigstore", "tuf"):  # what they warn of is in the error

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -9,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pipeline.errors import UserError
 from pipeline.evaluation.record import CHECKLIST_FILE, EVALUATION_FOLDER, EvaluationRecord
 from pipeline.promotion.decisions import Decision, list_decisions
+from pipeline.promotion.history import describe_move_by_hand, production_history
 from pipeline.promotion.recorded import load_evaluation
 from pipeline.tracking import artifacts, loading, models, runs
-from pipeline.tracking.registry import ModelReference, ModelVersion, reference_version
+from pipeline.tracking.registry import CHAMPION, ModelReference, ModelVersion, reference_version
 from pipeline.tracking.runs import Run
 
 
@@ -42,6 +44,7 @@ class Lineage:
     checklist : the verdicts on its five questions, each with its ``question``.
     decisions : about the version, the first one first.
     verdict : the report of the last decision; empty if there is none.
+    moved_by_hand : that the version is in Production because a person moved the alias; empty if no person did.
     """
 
     run: Run | None
@@ -53,6 +56,7 @@ class Lineage:
     checklist: list[dict[str, str]]
     decisions: list[Decision]
     verdict: dict[str, Any]
+    moved_by_hand: str = ""
 
     @property
     def params(self) -> dict[str, str]:
@@ -98,7 +102,8 @@ def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
         checklist = _read_checklist(run.info.run_id)
     except UserError as error:
         no_evaluation = str(error)
-    decisions = _list_decisions_of(version) if version else []
+    of_model = list_decisions(version.name) if version else []
+    decisions = [decision for decision in of_model if version and decision.version == int(version.version)]
     return Lineage(
         run=run,
         version=version,
@@ -109,6 +114,7 @@ def gather_lineage(version: ModelVersion | None, run_id: str | None) -> Lineage:
         checklist=checklist,
         decisions=decisions,
         verdict=_read_verdict(decisions[-1]) if decisions else {},
+        moved_by_hand=_describe_move_by_hand(version, of_model) if version else "",
     )
 
 
@@ -118,9 +124,12 @@ def _refer_to(version: ModelVersion | None, model_uri: str) -> ModelReference:
     return reference_version(version.name, int(version.version))
 
 
-def _list_decisions_of(version: ModelVersion) -> list[Decision]:
-    number = int(version.version)
-    return [decision for decision in list_decisions(version.name) if decision.version == number]
+def _describe_move_by_hand(version: ModelVersion, decisions: list[Decision]) -> str:
+    """Return that a person put the version in Production; empty if a decision did, or if it is not there."""
+    if CHAMPION not in version.aliases:
+        return ""
+    periods = production_history(decisions, int(version.version), datetime.now(UTC))
+    return describe_move_by_hand(periods) if periods[-1].is_by_hand else ""
 
 
 def _read_checklist(run_id: str) -> list[dict[str, str]]:

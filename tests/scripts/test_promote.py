@@ -12,6 +12,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+import evaluate
+import lineage
+import predict
 import promote
 from pipeline.promotion import decisions, evidence, policy
 from pipeline.promotion.champion import ChampionEvidence
@@ -30,7 +33,7 @@ from support.promotions import (
 )
 from support.scripts import ROOT, Result, call_main, run_script
 from support.servers import find_free_port
-from support.stores import read_aliases, register_once_more
+from support.stores import delete_version_but_not_its_alias, move_alias, read_aliases, register_once_more
 
 CHECKS = [
     "min_accuracy",
@@ -176,7 +179,7 @@ def test_champion_that_changes_meanwhile_is_compared_anew(
 
     third = register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
     monkeypatch.setattr(decisions, "complete_unfinished_decisions", promote_another_first)
-    promoted = promote_here("--model-name", NAME, "--version", third)
+    promoted = promote_here("--model-name", NAME, "--version", third, "--reason", "it was set by hand")
     assert promoted.json["previous_version"] == second_version
     check_agreement(third)
 
@@ -184,7 +187,7 @@ def test_champion_that_changes_meanwhile_is_compared_anew(
 # --- history and rollback -------------------------------------------------------------------------------------------
 
 
-def read_history(promote_here: Promote, *options: object) -> list[tuple[int, str, bool]]:
+def read_history(promote_here: Promote, *options: object) -> list[tuple[int | None, str, bool]]:
     """Return version, decision, and whether it is in Production now, of each row."""
     rows = promote_here("--history", "--json", *options).json["history"]
     return [(row["version"], row["decision"], row["until"] is None) for row in rows]
@@ -245,7 +248,79 @@ def test_history_for_people_is_a_table(promote_here: Promote, second_version: in
 
 def test_history_says_if_a_person_moved_the_alias(promote_here: Promote, second_version: int) -> None:
     MlflowClient().set_registered_model_alias(NAME, "champion", "2")
-    assert "the alias champion points to version 2, which promote.py did not decide" in promote_here("--history").stderr
+    history = promote_here("--history")
+    assert history.stderr.startswith("warning: version 2 is in Production because somebody moved the alias champion")
+    assert history.stdout.splitlines()[-1].split()[:2] == ["2", "after"]
+    assert "moved by hand" in history.stdout
+    *_, by_hand = promote_here("--history", "--json").json["history"]
+    assert (by_hand["version"], by_hand["decision"], by_hand["decided_by"]) == (2, "moved by hand", None)
+    assert by_hand["from"] < by_hand["known_from"]
+    assert (by_hand["until"], by_hand["known_until"]) == (None, None)
+
+
+def test_history_says_if_a_person_removed_the_alias(promote_here: Promote) -> None:
+    move_alias(None)
+    assert "none after" in promote_here("--history").stdout
+    assert read_history(promote_here)[-1] == (None, "removed by hand", True)
+
+
+def test_history_names_a_deleted_version(
+    promote_here: Promote, second_version: int, digits_pipeline: PipelineRun
+) -> None:
+    promote_here("--model-name", NAME, "--version", second_version)
+    third = register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
+    promote_here("--model-name", NAME, "--version", third)
+    MlflowClient().delete_model_version(NAME, str(second_version))
+    versions = [(version, decision) for version, decision, _ in read_history(promote_here)]
+    assert versions == [(1, "promoted"), (2, "not known"), (3, "promoted")]
+
+
+# --- moves by hand --------------------------------------------------------------------------------------------------
+
+
+def test_undecided_champion_needs_a_reason(
+    promote_here: Promote, second_version: int, digits_pipeline: PipelineRun
+) -> None:
+    third = register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
+    move_alias(second_version)
+    refused = promote_here("--model-name", NAME, "--version", third)
+    assert refused.code == 2
+    assert "error: version 2 was put in Production by hand" in refused.stderr
+    judged = promote_here("--model-name", NAME, "--version", second_version)
+    assert (judged.json["decision"], judged.json["champion"]["version"]) == ("unchanged", 1)
+    promoted = promote_here("--model-name", NAME, "--version", third)
+    assert (promoted.code, promoted.json["notices"]) == (0, [])
+
+
+def test_rollback_that_changes_nothing_is_refused(promote_here: Promote, second_version: int) -> None:
+    promote_here("--model-name", NAME, "--version", second_version)
+    move_alias(1)
+    refused = promote_here("--rollback", "--to", 1, "--reason", "x")
+    assert refused.code == 2
+    assert "error: version 1 of digits-classifier is in Production already" in refused.stderr
+    back = promote_here("--rollback", "--to", 2, "--reason", "x")
+    assert (back.code, back.json["previous_version"]) == (0, 1)
+    check_agreement(2)
+
+
+def test_alias_of_a_deleted_version_blocks_nothing(
+    promote_here: Promote, second_version: int, digits_pipeline: PipelineRun
+) -> None:
+    promote_here("--model-name", NAME, "--version", second_version)
+    delete_version_but_not_its_alias(digits_pipeline.folder, second_version)
+    third = register_once_more(digits_pipeline.model_uri, digits_pipeline.run_id)
+    promoted = promote_here("--model-name", NAME, "--version", third)
+    assert (promoted.json["previous_version"], promoted.json["champion"]["version"]) == (None, 1)
+    assert promoted.stderr.count("which was deleted, so it counts as not set") == 1
+    check_agreement(third)
+
+
+def test_read_of_a_deleted_champion_is_one_line(promote_here: Promote, digits_pipeline: PipelineRun) -> None:
+    delete_version_but_not_its_alias(digits_pipeline.folder, 1)
+    deleted = "the alias champion of 'digits-classifier' points to version 1, which was deleted"
+    assert deleted in call_main(lineage.main).error
+    assert deleted in call_main(predict.main, "picture.png").error
+    assert deleted in call_main(evaluate.main, "--model-uri", f"models:/{NAME}@champion").error
 
 
 # --- the lock -------------------------------------------------------------------------------------------------------

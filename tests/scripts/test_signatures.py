@@ -220,6 +220,13 @@ def test_tag_that_names_no_run_is_refused(signing: Signing, run_id: str) -> None
     assert "\x1b" not in error
 
 
+def test_signature_of_a_deleted_report_is_valid(signing: Signing) -> None:
+    signing.require_signature()
+    report = MlflowClient().get_run(signing.promote_signed().json["decision_run_id"])
+    MlflowClient().delete_experiment(report.info.experiment_id)
+    assert signing.predict().json["signer"] == signing.signer
+
+
 def test_missing_signature_file_is_refused(signing: Signing) -> None:
     signing.require_signature()
     signing.promote_signed()

@@ -29,7 +29,7 @@ from pipeline.tracking import artifacts, models, registry, runs
 from pipeline.training.models import build_model
 from support.pipelines import build_once, copy_stores
 from support.scripts import Result, call_main
-from support.stores import read_aliases
+from support.stores import move_alias, read_aliases
 
 NAME = "own-classifier"
 GOOD, WEAK, TINY, LEAKY, FEWER, MISNAMED = range(6)  # the runs, in their order
@@ -180,9 +180,21 @@ def test_directory_named_mnist_cannot_use_its_table(shop: Shop) -> None:
 
 
 def test_table_chosen_by_a_path_is_said(shop: Shop) -> None:
-    MlflowClient().delete_registered_model_alias(NAME, "champion")
+    MlflowClient().delete_model_version(NAME, "1")
     promoted = shop.promote(WEAK, "--min-accuracy", 0.5)
     assert "no table [own], by the last part of own; pin its test set there with test_digest" in promoted.stderr
+
+
+# --- the alias, moved by hand ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [None, WEAK + 1])
+def test_worse_model_is_compared_after_a_move_by_hand(shop: Shop, number: int | None) -> None:
+    move_alias(number, NAME)
+    refused = shop.promote(WEAK, "--min-accuracy", 0)
+    assert (refused.code, refused.json["champion"]["version"]) == (1, 1)
+    assert "regression" in {check["name"] for check in refused.json["checks"] if not check["passed"]}
+    assert "; the candidate is compared with version 1" in refused.json["notices"][0]
 
 
 # --- other classes --------------------------------------------------------------------------------------------------

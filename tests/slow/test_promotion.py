@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from mlflow import MlflowClient
 from scipy.stats import binomtest
 
 import evaluate
+import lineage
 import promote
 import pytorch_demo
 from pipeline.data import datasets
@@ -23,8 +26,9 @@ from pipeline.promotion.champion import gather_champion_evidence
 from pipeline.tracking import registry
 from support.evaluations import record_evaluation
 from support.pipelines import PipelineRun, build_once, copy_stores
-from support.promotions import NAME, list_kinds
+from support.promotions import NAME, check_agreement, list_kinds
 from support.scripts import Result, call_main
+from support.stores import register_once_more
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,32 @@ def test_champion_is_evaluated_anew_with_equal_answers(story: Story) -> None:
     assert result.json["champion"]["evidence"] == f"evaluated anew: {reason}"
     assert f"warning: version 1, in Production, is evaluated anew: {reason}\n" in result.stderr
     assert result.json["comparison"] == story.promoted[1].json["comparison"]
+
+
+def test_champion_of_a_purged_run_is_evaluated_anew(story: Story) -> None:
+    """After mlflow gc, the run and its evaluation are gone; the model is not."""
+    restore_first_version()
+    MlflowClient().delete_run(story.run_ids[0])
+    purge = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", f"sqlite:///{story.folder}/mlflow.db"]
+    subprocess.run(purge, cwd=story.folder, check=True, capture_output=True)
+    result = story.promote("--run-id", story.run_ids[1])
+    assert result.json["champion"]["evidence"].startswith("evaluated anew: there is no run")
+    assert result.json["comparison"] == story.promoted[1].json["comparison"]
+    assert story.promote("--rollback", "--reason", "x").json["version"] == 1
+    assert call_main(lineage.main, "--json").json["run_id"] is None
+
+
+def test_rollback_passes_over_a_lost_model(story: Story) -> None:
+    lost = find_model_file(2).parent.parent
+    first = registry.get_version(NAME, 1)
+    third = register_once_more(str(first.source), str(first.run_id))
+    MlflowClient().set_registered_model_alias(NAME, "champion", str(third))
+    shutil.rmtree(lost)
+    back = story.promote("--rollback", "--reason", "x")
+    assert (back.json["version"], back.json["previous_version"]) == (1, third)
+    _, passed_over = back.json["notices"]
+    assert passed_over.startswith("passed over: version 2 (cannot get digits-classifier version 2 (")
+    check_agreement(1)
 
 
 def test_champion_is_evaluated_on_the_candidates_images(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

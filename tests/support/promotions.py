@@ -62,6 +62,7 @@ def build_candidate_decision(version: int, previous: int | None, *, passes: bool
     champion = build_version(None, previous) if previous else None
     return CandidateDecision(
         model_name=NAME,
+        previous_version=previous,
         candidate=candidate,
         champion=champion,
         dataset="digits",

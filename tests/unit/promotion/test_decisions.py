@@ -21,8 +21,8 @@ from pipeline.promotion.decisions import (
     record_candidate_decision,
     record_rollback,
 )
-from pipeline.promotion.history import production_history
 from pipeline.promotion.lock import promotion_lock, read_tickets, remove_ticket
+from pipeline.promotion.present import read_history
 from pipeline.promotion.tag_values import warn_unreadable
 from pipeline.tracking import artifacts, registry, runs, tags
 from support.promotions import (
@@ -127,7 +127,7 @@ def test_refusal_of_the_champion_keeps_its_digest() -> None:
 
 def roll_back(target: Decision) -> Decision:
     with promotion_lock(NAME) as lock:
-        return apply_decision(NAME, record_rollback(lock, target, "it was better"))
+        return apply_decision(NAME, record_rollback(lock, target, registry.alias_version(NAME), "it was better"))
 
 
 def test_rollback_restores_an_earlier_version() -> None:
@@ -508,7 +508,7 @@ def test_unlock_is_not_part_of_the_history() -> None:
     decide(1)
     create_foreign_lock()
     unlock()
-    assert [decision.version for decision, _ in production_history(list_decisions(NAME))] == [1]
+    assert [period.version for period in read_history(NAME)] == [1]
     check_agreement(1)
 
 

@@ -1,15 +1,13 @@
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.promotion import decisions
 from pipeline.promotion.candidate_decision import CandidateDecision
 from pipeline.promotion.evidence import evaluate_candidate
-from pipeline.promotion.pinned_test_set import find_pinned_digest
+from pipeline.promotion.present import Present
 from pipeline.tracking import registry
 from support.evidence import build_test_split, register_evaluated_version
 from support.promotions import NAME, decide, evaluate_pets
@@ -28,11 +26,10 @@ def pins(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     """Return the digest that the decision in force about each version names: none at first."""
     digests: dict[int, str] = {}
 
-    def find_decision_in_force(version: Any) -> Any:
-        digest = digests.get(int(version.version))
-        return None if digest is None else SimpleNamespace(dataset_digest=digest)
+    def find_digest(present: Present) -> str | None:
+        return digests.get(present.decision.version or 0) if present.decision else None
 
-    monkeypatch.setattr(decisions, "find_decision_in_force", find_decision_in_force)
+    monkeypatch.setattr(Present, "pinned_digest", property(find_digest))
     return digests
 
 
@@ -52,21 +49,6 @@ def promote_champion(store: Path, pins: dict[int, str], digest: str = DIGEST) ->
     decide(champion)
     pins[champion] = digest
     return champion
-
-
-# --- the digest -----------------------------------------------------------------------------------------------------
-
-
-def test_no_champion_pins_nothing() -> None:
-    assert find_pinned_digest(None) is None
-
-
-@pytest.mark.parametrize(("digest", "expected"), [(DIGEST, DIGEST), ("", None)])
-def test_decision_in_force_pins_its_test_set(
-    store: Path, pins: dict[int, str], digest: str, expected: str | None
-) -> None:
-    champion = promote_champion(store, pins, digest)
-    assert find_pinned_digest(registry.get_version(NAME, champion)) == expected
 
 
 # --- which test set counts ------------------------------------------------------------------------------------------
