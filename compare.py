@@ -25,13 +25,15 @@ from pipeline.text import printable
 if TYPE_CHECKING:
     from pipeline.reports.comparison import RunGroup
 
+DEFAULT_EXPERIMENT = "pytorch-demo"
+MAX_NAMES = 20  # of experiments, in a line
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; nothing heavy is imported before they are known to be right."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--experiment", default="pytorch-demo", help="MLflow experiment (default: pytorch-demo)")
+    parser.add_argument("--experiment", help="MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else pytorch-demo)")
     parser.add_argument("--dataset", type=strip_slash, help="only runs on this data set")
     parser.add_argument(
         "--sort", default="validation_accuracy", metavar="METRIC", help="best first (default: validation_accuracy)"
@@ -65,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(argv)
     from pipeline.files import find_target
     from pipeline.reports.comparison import format_group, group_runs
+    from pipeline.tracking.environment import find_experiment_name
     from pipeline.tracking.lost_runs import describe_lost_run, end_lost_runs
     from pipeline.tracking.registry import describe_stages
     from pipeline.tracking.runs import search_experiment_runs
@@ -75,13 +78,16 @@ def main(argv: Sequence[str]) -> int:
             find_target(path)  # it says now what is wrong with it
     gc.disable()  # MLflow makes a hundred thousand objects for a thousand runs, and all of them stay
     with connect():
+        if options.experiment is None:
+            options.experiment = find_experiment_name() or DEFAULT_EXPERIMENT
         for run_id in end_lost_runs(options.experiment):
             cli.log(describe_lost_run(run_id))
         runs = search_experiment_runs(options.experiment, options.dataset, options.last)
         if not runs:
             cli.print_text(describe_empty_result(options.experiment, options.dataset))
             return cli.OK
-        groups = group_runs(runs, describe_stages(), options.sort)
+        stages = describe_stages([run.info.run_id for run in runs])
+        groups = group_runs(runs, stages, options.sort)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         cli.print_text("\n\n".join(format_group(group, width) for group in groups))
         if options.csv:
@@ -96,8 +102,11 @@ def describe_empty_result(experiment: str, dataset: str | None) -> str:
     from pipeline.tracking.runs import list_experiment_names
 
     selection = f" on {dataset}" if dataset else ""
-    names = ", ".join(list_experiment_names())
-    return printable(f"no runs{selection} in the experiment {experiment!r}; this store has the experiments {names}")
+    names = list_experiment_names()
+    listed = ", ".join(names[:MAX_NAMES])
+    if len(names) > MAX_NAMES:
+        listed += f" and {len(names) - MAX_NAMES:,} more"
+    return printable(f"no runs{selection} in the experiment {experiment!r}; this store has the experiments {listed}")
 
 
 def write_csv(path: Path, groups: "list[RunGroup]") -> None:

@@ -106,7 +106,11 @@ def number(kind: type, field: str) -> Callable[[str], Any]:
 
 def add_tracking_options(group: argparse._ArgumentGroup) -> None:
     """Add what says under which names MLflow keeps the result."""
-    group.add_argument("--experiment", default="pytorch-demo", help="MLflow experiment (default: pytorch-demo)")
+    group.add_argument(
+        "--experiment",
+        default="pytorch-demo",
+        help="MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else pytorch-demo)",
+    )
     group.add_argument("--run-name", help="name of the run (default: MLflow invents one)")
     group.add_argument("--model-name", help="registered model (default: <dataset>-classifier)")
     group.add_argument(
@@ -165,16 +169,39 @@ def check_reproduce_options(parser: argparse.ArgumentParser, options: argparse.N
 
 
 def check_names(options: argparse.Namespace) -> None:
-    """Refuse a name that holds a secret: everybody who uses the store sees it.
+    """Refuse a name that no store can keep, or that holds a secret: everybody who uses the store sees it.
 
     Raises
     ------
     UserError
-        It does.
+        There is one.
     """
+    from pipeline.tracking import names, registry
+
+    registry.check_model_name(options.model_name)
+    if options.run_name:
+        names.check_name(redact(options.run_name), names.RUN)  # as the store gets it
     for option, name in (("--experiment", options.experiment), ("--model-name", options.model_name)):
         if redact(name) != name:
             raise UserError(f"{option} holds a secret, or what looks like one; choose another name")
+
+
+def check_names_in_store(options: argparse.Namespace) -> None:
+    """Refuse, before the training, new names that the store cannot keep, and those that it takes for others.
+
+    Raises
+    ------
+    UserError
+        There is one.
+    """
+    from pipeline.tracking import names, registry, runs
+
+    if options.resume:  # the training has its names
+        return
+    if runs.find_experiment(options.experiment) is None:
+        names.check_name(names.locate_experiment(options.experiment), names.EXPERIMENT)
+    if options.register:
+        registry.check_name_for_training(options.model_name)
 
 
 @cli.entry_point
@@ -186,14 +213,15 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.session.epochs import train
     from pipeline.session.result import finish, log_complete_training, remove_checkpoints
     from pipeline.session.run import log_origin, open_run
-    from pipeline.tracking import registry, store
+    from pipeline.tracking import store
     from pipeline.tracking.outages import Patience
 
     code = describe_code(ROOT)  # as it is now: it may change during the training
     command = shlex.join([Path(__file__).name, *argv])
     patience = Patience(options.store_patience)
-    registry.check_model_name(options.model_name)
-    with store.connect() as tracking_uri, ExitStack() as stack:
+    with store.connect(creates=True) as tracking_uri, ExitStack() as stack:
+        obey_environment(options)
+        check_names_in_store(options)
         resumption = find_resumption(options, stack) if options.resume else None
         end_lost_runs(options, resumption)
         differences: dict[str, Any] = {}
@@ -225,6 +253,16 @@ def main(argv: Sequence[str]) -> int:
     }
     cli.print_json(output | differences)
     return cli.OK if differences.get("identical", True) else cli.REFUSED
+
+
+def obey_environment(options: argparse.Namespace) -> None:
+    """Take what MLflow's variables say of experiment and system metrics, if no option says it."""
+    from pipeline.tracking.environment import find_experiment_name, is_logging_system_metrics
+
+    if "experiment" not in options.given:
+        options.experiment = find_experiment_name() or options.experiment
+        check_names(options)
+    options.system_metrics = options.system_metrics or is_logging_system_metrics()
 
 
 def end_lost_runs(options: argparse.Namespace, resumption: "Resumption | None") -> None:

@@ -11,9 +11,7 @@ from typing import NamedTuple
 from pipeline.context import format_utc
 from pipeline.data.catalog import SPLITS
 from pipeline.documents import parse_count, parse_milliseconds
-from pipeline.promotion.decisions import REFUSED
 from pipeline.provenance.lineage import Lineage
-from pipeline.tracking.registry import CHAMPION
 from pipeline.tracking.runs import Run
 from pipeline.training.config import TrainingConfig
 
@@ -250,7 +248,8 @@ def _describe_code(tags: dict[str, str]) -> str | None:
             return None
         return f"commit {mlflow_commit} (from MLflow, which does not say whether the files were changed)"
     if "code.dirty" not in tags:
-        return commit
+        source = tags.get("code.commit_source")
+        return f"commit {commit}, named by {source}" if source else commit
     state = "unchanged"
     if tags["code.dirty"] == "true":
         state = f"changed; patch {tags.get('code.patch')}"
@@ -278,21 +277,24 @@ def _describe_evaluation(lineage: Lineage) -> str | None:
 def _describe_decision(lineage: Lineage) -> str | None:
     decision = lineage.last_decision
     if not decision:
-        return None
+        return f"none; {lineage.moved_by_hand}" if lineage.moved_by_hand else None
     text = f"{decision.kind}: {decision.reason}"
-    in_production = lineage.version is not None and CHAMPION in lineage.version.aliases
-    if in_production and decision.kind == REFUSED:
-        text += "; the alias champion was moved by hand since"
-    return text
+    return f"{text}; {lineage.moved_by_hand}" if lineage.moved_by_hand else text
 
 
 def _describe_comparison(lineage: Lineage) -> str | None:
     decision = lineage.last_decision
     if not decision:
         return None
-    if decision.previous_version is None:
+    champion = lineage.verdict.get("champion")
+    number = champion.get("version") if isinstance(champion, dict) else None
+    if not isinstance(number, int):
+        number = decision.previous_version
+    if number is None:
         return "nothing was in Production"
-    text = f"version {decision.previous_version}"
+    text = f"version {number}"
+    if number != decision.previous_version:
+        text += ", the last one in Production by a decision"
     comparison = lineage.verdict.get("comparison")
     p = comparison.get("p") if isinstance(comparison, dict) else None
     if isinstance(p, int | float):

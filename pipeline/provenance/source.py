@@ -1,6 +1,7 @@
 """The state of the source code, as Git knows it: the commit, and the patch that leads from it to the files."""
 
 import hashlib
+import logging
 import os
 import stat
 import subprocess
@@ -9,12 +10,19 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from pipeline.documents import describe_error
+from pipeline.provenance.declared_commit import find_branch, find_declared_commit
 from pipeline.provenance.git import Repository, open_repository
 from pipeline.provenance.patch_scan import find_secret
 from pipeline.redact import redact, redact_address
 from pipeline.text import printable
 
+logger = logging.getLogger(__name__)
+
 MAX_PATCH_BYTES = 1_000_000
+MAX_MESSAGE_LENGTH = 300  # characters, of Git's message
+NO_COMMIT = "Needed a single revision"  # what Git says if HEAD leads to none
+NO_REPOSITORY = "not a git repository (or any"  # what Git says if neither the folder nor one above it is in one
 # An untracked file is code if its name fits one of these, in lower case. No other untracked file makes a tree dirty.
 CODE_PATTERNS = (
     *("*.py", "*.pyi", "*.ipynb", "*.toml", "*.cfg", "*.ini", "*.yml", "*.yaml", "*.txt", "*.md", "*.sh"),
@@ -42,8 +50,8 @@ class CodeState:
     Attributes
     ----------
     tags : ``commit``, ``branch``, ``remote`` (without credentials), ``dirty`` ("true" or "false"), ``patch`` (a text
-        that says how complete the patch is) and ``patch_sha256`` (if there is a patch). Only ``commit`` if Git does
-        not know the code.
+        that says how complete the patch is) and ``patch_sha256`` (if there is a patch). If Git has not compared the
+        files with a commit, only ``commit`` and, if that is known, ``commit_source``: who names it, and why.
     patch : leads from the commit to the files, in Git's format; empty if they are equal or the patch was left out.
     """
 
@@ -72,14 +80,18 @@ def describe_code(root: Path) -> CodeState:
 
     The tree is dirty if a tracked file differs from the commit, or if there is an untracked file of code, see
     `CODE_PATTERNS`. What Git ignores does not count. The patch has these files, but none whose name fits
-    `SECRET_FILE_PATTERNS`, and it is left out if its content looks like a secret. Without a repository, as in an image,
-    the environment variable CODE_COMMIT names the commit.
+    `SECRET_FILE_PATTERNS`, and it is left out if its content looks like a secret.
+
+    If Git cannot compare the files with a commit, a warning says why. The commit is then that of HEAD, or the one that
+    the environment names (`pipeline.provenance.declared_commit`), and the tags say that nobody compared the files.
     """
+    commit = None
     try:
         repository = open_repository(root)
-        commit, top, objects = repository.read(
-            "rev-parse", "HEAD", "--show-toplevel", "--path-format=absolute", "--git-path", "objects"
+        top, objects = repository.read(
+            "rev-parse", "--show-toplevel", "--path-format=absolute", "--git-path", "objects"
         ).splitlines()
+        commit = repository.read("rev-parse", "--verify", "HEAD")
         with tempfile.TemporaryDirectory() as folder:
             # Git writes its index and new objects here, not into the repository.
             env = {
@@ -87,22 +99,65 @@ def describe_code(root: Path) -> CodeState:
                 "GIT_OBJECT_DIRECTORY": folder,
                 "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
             }
-            return _describe_checkout(repository, Path(top), commit, env)
+            state = _describe_checkout(repository, Path(top), commit, env)
+            if state.tags["dirty"] == "true" or repository.run("ls-tree", "HEAD", "--", ".", env=env):
+                return state
+            # Git ignores the folder, as the repository of a home directory ignores other projects.
+            return _describe_unknown(root, None, f"the repository {printable(redact(top))} does not have this folder")
     except FileNotFoundError:
-        return _describe_without_git("unknown: git is not installed")
-    except (subprocess.CalledProcessError, ValueError):  # no commit, or no files
-        return _describe_without_git("unknown: not in a Git repository")
+        return _describe_unknown(root, None, "git is not installed", is_usual=True)
+    except OSError as error:
+        return _describe_unknown(root, commit, f"git cannot be run ({describe_error(error)})")
+    except subprocess.CalledProcessError as error:
+        message = _quote_git(error)
+        if message.startswith(NO_REPOSITORY):
+            return _describe_unknown(root, None, "not in a Git repository", is_usual=True)
+        hint = " (there is no commit yet)" if message == NO_COMMIT else ""
+        return _describe_unknown(root, commit, f"git says: {message}{hint}")
+    except ValueError:  # a path with a line break
+        return _describe_unknown(root, commit, "git does not name the repository in two lines")
 
 
-def _describe_without_git(reason: str) -> CodeState:
-    return CodeState({"commit": os.environ.get("CODE_COMMIT") or reason}, b"")
+def _quote_git(error: subprocess.CalledProcessError) -> str:
+    """Return the line of Git that says what is wrong."""
+    lines = os.fsdecode(error.stderr or b"").splitlines()
+    fatal = [line for line in lines if line.startswith("fatal: ")]
+    line = (fatal or lines or [f"exit code {error.returncode}"])[0]
+    return printable(redact(line))[:MAX_MESSAGE_LENGTH].removeprefix("fatal: ")
+
+
+def _describe_unknown(root: Path, commit: str | None, problem: str, *, is_usual: bool = False) -> CodeState:
+    """Return what is known of code that nobody has compared with a commit, and say so.
+
+    Parameters
+    ----------
+    root
+        The folder of the code.
+    commit
+        That HEAD names, or None.
+    problem
+        Why the files were not compared with it.
+    is_usual
+        Whether it is how an image is made. Then there is no warning if the environment names the commit.
+    """
+    source = "HEAD"
+    if commit is None:
+        declared = find_declared_commit(root)
+        if declared is None:
+            logger.warning("the run records no commit: %s; commit the code, or name its commit in CODE_COMMIT", problem)
+            return CodeState({"commit": f"unknown: {problem}"}, b"")
+        commit, source = declared
+    if not is_usual:
+        logger.warning("the run records commit %s from %s, not compared with the files: %s", commit, source, problem)
+    return CodeState({"commit": commit, "commit_source": f"{source}, not compared with the files: {problem}"}, b"")
 
 
 def _describe_checkout(repository: Repository, top: Path, commit: str, env: dict[str, str]) -> CodeState:
     remote = repository.read("config", "--default", "", "--get", "remote.origin.url")
+    branch = find_branch(repository.read("rev-parse", "--abbrev-ref", "HEAD"), commit)
     tags = {
         "commit": commit,
-        "branch": printable(redact(repository.read("rev-parse", "--abbrev-ref", "HEAD"))),
+        "branch": printable(redact(branch)),
         "remote": printable(redact_address(remote) if "://" in remote else redact(remote)) or "none",
     }
     repository.run("read-tree", "HEAD", env=env)

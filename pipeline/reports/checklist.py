@@ -23,6 +23,7 @@ QUESTIONS = {
     "cost": "At what cost?",
 }
 CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")  # metrics for each epoch
+MAX_PEERS = 200  # that are compared, the most accurate ones; a store has no request that only counts
 CLOCK_TOLERANCE = 0.9  # a cost is higher than another if their ratio is below this: clocks are not exact
 
 Verdict = Annotated[str, Field(pattern=rf"^({'|'.join(SEVERITY)})$")]
@@ -77,7 +78,18 @@ def build_answer(question: str, findings: Sequence[Finding], good_sentence: str,
 
 
 def check_goal(evaluation: Evaluation, floor: float | None, peers: Sequence[Peer]) -> Answer:
-    """Answer whether the goal is met; ``floor`` is the policy's ``min_accuracy``."""
+    """Answer whether the goal is met.
+
+    Parameters
+    ----------
+    evaluation
+        On the test images.
+    floor
+        The policy's ``min_accuracy``; None if it has none.
+    peers
+        The other runs, the most accurate `MAX_PEERS` of them. If there may be more, the figure ``runs`` is None, and so
+        is ``rank`` if all of these are more accurate than the model.
+    """
     accuracy = evaluation.accuracy
     low, high = evaluation.interval
     support = evaluation.class_support
@@ -94,6 +106,8 @@ def check_goal(evaluation: Evaluation, floor: float | None, peers: Sequence[Peer
         findings.append((POOR, f"{result}: below the floor of {floor:.2%}, promote.py refuses it."))
     elif low < floor:
         findings.append((WATCH, f"{result}: above the floor of {floor:.2%}, but the lower end is not."))
+    better = sum(peer.accuracy > accuracy for peer in peers)
+    is_complete = len(peers) < MAX_PEERS
     figures = {
         "accuracy": accuracy,
         "interval_low": low,
@@ -101,8 +115,8 @@ def check_goal(evaluation: Evaluation, floor: float | None, peers: Sequence[Peer
         "floor": floor,
         "random_guessing": 1 / len(evaluation.classes),
         "majority_class": majority,
-        "rank": 1 + sum(peer.accuracy > accuracy for peer in peers),
-        "runs": 1 + len(peers),
+        "rank": 1 + better if is_complete or better < len(peers) else None,
+        "runs": 1 + len(peers) if is_complete else None,
     }
     good = f"{result}: even the lower end is above the floor of {floor or 0:.2%}."
     return build_answer("goal", findings, good, figures)
@@ -230,7 +244,7 @@ def check_cost(
     more
         Figures that are shown and not compared.
     peers
-        The other runs.
+        The other runs, the most accurate `MAX_PEERS` of them.
     """
     cheaper = _find_cheaper_peers(evaluation, costs, peers)
     findings: list[Finding] = []
@@ -244,7 +258,9 @@ def check_cost(
         findings.append((POOR if best["times_cheaper"] >= 3 else WATCH, sentence))
     if "training_seconds" not in costs:
         findings.append((UNKNOWN, "The run does not record how long the training took."))
-    if peers:
+    if len(peers) >= MAX_PEERS:
+        good = f"None of the {MAX_PEERS} most accurate other runs on these test images is as good for clearly less."
+    elif peers:
         good = f"No other run on these test images (there are {len(peers):,}) is as good for clearly less."
     else:
         good = "There is no other run on these test images to compare with."

@@ -10,6 +10,7 @@ from pipeline.files import read_text
 from pipeline.promotion.policy import POLICY_FILE, find_table_name, parse_policy
 from pipeline.reports.checklist import (
     CURVES,
+    MAX_PEERS,
     Answer,
     Peer,
     check_cost,
@@ -24,6 +25,7 @@ from pipeline.tracking.runs import Run
 logger = logging.getLogger(__name__)
 
 LARGEST_FIGURE = 1e9  # a loss or seconds above it are not believed
+ACCURACY = "test_accuracy"  # the metric by which runs are ranked
 COST_PARAMS = ("model_parameters", "model_multiply_adds")
 MACHINE_TAGS = ("environment.cpu", "environment.gpu", "environment.threads")  # seconds are compared if these are equal
 
@@ -91,14 +93,21 @@ def _read_curves(run_id: str) -> dict[str, list[float]]:
 
 
 def _find_peers(run: Run, test_digest: str) -> list[Peer]:
-    """Return the other finished runs of the experiment that were scored on the same test images."""
-    same_test = f"params.test_digest = '{test_digest}' and attributes.status = 'FINISHED'"
+    """Return the most accurate other finished runs of the experiment on the same test images, at most `MAX_PEERS`.
+
+    A store sorts an accuracy that is missing or not a number after all others.
+    """
+    # A false accuracy above 1 would come first and take the place of others.
+    comparable = f"params.test_digest = '{test_digest}' and attributes.status = 'FINISHED' and metrics.{ACCURACY} <= 1"
+    candidates = runs.search_runs(
+        run.info.experiment_id, comparable, MAX_PEERS + 1, order_by=f"metrics.{ACCURACY} DESC"
+    )
     peers = []
-    for other in runs.search_runs(run.info.experiment_id, same_test):
-        accuracy = other.data.metrics.get("test_accuracy")
+    for other in candidates:
+        accuracy = other.data.metrics.get(ACCURACY)
         if other.info.run_id != run.info.run_id and accuracy is not None and 0 <= accuracy <= 1:
             peers.append(Peer(other.info.run_id, other.info.run_name, accuracy, _read_costs(other, run)))
-    return peers
+    return peers[:MAX_PEERS]
 
 
 def _read_costs(run: Run, reference: Run) -> dict[str, float]:

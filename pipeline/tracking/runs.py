@@ -19,7 +19,9 @@ from pipeline.data.catalog import short_name
 from pipeline.documents import DamagedError, parse_json
 from pipeline.errors import UserError
 from pipeline.redact import redact
+from pipeline.tracking.names import check_is_exact, explain_relative_name, locate_experiment
 from pipeline.tracking.outages import Patience, create_once, describe_failure
+from pipeline.tracking.restoration import restore_command
 from pipeline.tracking.store import get_client, limit_requests, retry_on_conflict
 
 if TYPE_CHECKING:  # a promotion needs no PyTorch
@@ -31,6 +33,8 @@ MAX_TAG_LENGTH = 5000  # characters
 DATASET_DIGEST_LENGTH = 32  # characters; MLflow stores 36 at most, the parameters have the complete digest
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 OPEN_STATUSES = (RUNNING, "SCHEDULED")
+NONCE_TAG = "invocation.nonce"  # of every run that a script opened
+NEWEST_FIRST = "attributes.start_time DESC"
 LAST_REQUEST_TIMEOUT = 5  # seconds, of the request that ends a run after an exception
 
 __all__ = ["FAILED", "FINISHED", "KILLED", "RUNNING", "Run"]
@@ -47,14 +51,16 @@ def get_or_create_experiment(name: str) -> str:
     Raises
     ------
     UserError
-        The experiment was deleted.
+        The experiment was deleted, or the store takes only absolute paths for names.
     """
     experiment_id = find_experiment(name)
     if experiment_id is not None:
         return experiment_id
     try:
-        return str(get_client().create_experiment(name))
+        return str(get_client().create_experiment(locate_experiment(name)))
     except MlflowException as error:
+        if "absolute path" in error.message:  # Databricks
+            raise explain_relative_name(name) from None
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return get_or_create_experiment(name)  # another process was faster
@@ -66,20 +72,43 @@ def find_experiment(name: str) -> str | None:
     Raises
     ------
     UserError
-        The experiment was deleted.
+        The experiment was deleted, or the database of the store takes the name of another one for the same.
     """
+    name = locate_experiment(name)
     experiment = get_client().get_experiment_by_name(name)
     if experiment is None:
         return None
+    check_is_exact("experiment", name, experiment.name)
     if experiment.lifecycle_stage == "deleted":
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise UserError(f"experiment {name!r} was deleted; restore it with: {restore}")
     return str(experiment.experiment_id)
 
 
+def find_artifact_location(experiment: str, run_id: str | None = None) -> str | None:
+    """Return where the files of the run go, or those of a new run of the experiment; None: there is no experiment yet.
+
+    Raises
+    ------
+    UserError
+        There is no such run, or the experiment was deleted.
+    """
+    if run_id is not None:
+        return str(get_run(run_id).info.artifact_uri)
+    experiment_id = find_experiment(experiment)
+    return None if experiment_id is None else str(get_client().get_experiment(experiment_id).artifact_location)
+
+
 def list_experiment_names() -> list[str]:
     """Return the names of the store's experiments, the newest first."""
-    return [str(experiment.name) for experiment in get_client().search_experiments()]
+    names: list[str] = []
+    token = None
+    while True:
+        page = get_client().search_experiments(page_token=token)
+        names += [str(experiment.name) for experiment in page]
+        token = page.token
+        if not token:
+            return names
 
 
 def is_active_experiment(experiment_id: str) -> bool:
@@ -128,15 +157,17 @@ def start_run(
     Raises
     ------
     UserError
-        The variable MLFLOW_RUN_ID is left over from a run that has ended.
+        The variable MLFLOW_RUN_ID is left over from another training.
     StoreAway
         The patience was not enough to end the run.
     """
     leftover = os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would open it whatever its status is
-    if run_id is None and leftover is not None:
-        _check_is_open(leftover)
+    if leftover and run_id is None:
+        _check_is_unused(leftover)
         run_id = leftover
-    all_tags = {"invocation.nonce": uuid.uuid4().hex, **(tags or {})}
+    elif leftover and leftover != run_id:
+        logger.warning("the variable MLFLOW_RUN_ID names another run, which gets nothing: run %s goes on", run_id)
+    all_tags = {NONCE_TAG: uuid.uuid4().hex, **(tags or {})}
     if run_id is None:
         run = _start_new_run(get_or_create_experiment(experiment), name, all_tags, system_metrics=system_metrics)
     else:
@@ -160,7 +191,7 @@ def _start_new_run(experiment_id: str, name: str | None, tags: dict[str, str], *
     redacted = {tag: redact(str(value)) for tag, value in resolve_tags(tags).items() if value is not None}
 
     def find() -> Run | None:
-        runs = search_runs(experiment_id, f"tags.`invocation.nonce` = '{tags['invocation.nonce']}'", max_results=1)
+        runs = search_runs(experiment_id, f"tags.`{NONCE_TAG}` = '{tags[NONCE_TAG]}'", max_results=1)
         return start(runs[0].info.run_id) if runs else None
 
     create = partial(start, experiment_id=experiment_id, run_name=redact(name) if name else None, tags=redacted)
@@ -173,11 +204,16 @@ def _read_tags_with_secrets(run_id: str) -> dict[str, str]:
     return {name: redact(value) for name, value in tags.items() if redact(value) != value}
 
 
-def _check_is_open(run_id: str) -> None:
-    """Check that the run that MLFLOW_RUN_ID names has not ended: `mlflow run` names one that has just begun."""
-    status = get_run(run_id).info.status
+def _check_is_unused(run_id: str) -> None:
+    """Check that nothing trained in the run that MLFLOW_RUN_ID names: `mlflow run` names one that has just begun."""
+    run = get_run(run_id)
+    status = run.info.status
     if status not in OPEN_STATUSES:
         raise UserError(f"the variable MLFLOW_RUN_ID names run {run_id}, which is {status}; unset it and run again")
+    if NONCE_TAG in run.data.tags:
+        raise UserError(
+            f"the variable MLFLOW_RUN_ID names run {run_id}, in which another training began; unset it and run again"
+        )
 
 
 def _end_after_exception(run_id: str, status: str) -> None:
@@ -207,10 +243,10 @@ def create_run(experiment_id: str, tags: Mapping[str, str]) -> str:
     nonce = uuid.uuid4().hex
 
     def find() -> Run | None:
-        runs = search_runs(experiment_id, f"tags.`invocation.nonce` = '{nonce}'", max_results=1)
+        runs = search_runs(experiment_id, f"tags.`{NONCE_TAG}` = '{nonce}'", max_results=1)
         return runs[0] if runs else None
 
-    create = partial(get_client().create_run, experiment_id, tags={"invocation.nonce": nonce, **tags})
+    create = partial(get_client().create_run, experiment_id, tags={NONCE_TAG: nonce, **tags})
     return str(create_once(create, find).info.run_id)
 
 
@@ -328,18 +364,25 @@ def get_run(run_id: str) -> Run:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise UserError(f"there is no run {run_id!r} in this store; look its id up in mlflow ui") from None
+    check_is_exact("run", run_id, run.info.run_id)
     if run.info.lifecycle_stage == "deleted":
-        raise UserError(f"run {run_id} was deleted; restore it with: mlflow runs restore --run-id {run_id}")
+        raise UserError(f"run {run_id} was deleted; restore it with: {restore_command(run)}")
     return run
 
 
-def search_runs(experiment_id: str, filter_string: str = "", max_results: int = 100_000) -> list[Run]:
-    """Return the runs of the experiment that fit ``filter_string`` (MLflow's filter language), the newest first."""
+def search_runs(
+    experiment_id: str, filter_string: str = "", max_results: int = 100_000, *, order_by: str = NEWEST_FIRST
+) -> list[Run]:
+    """Return the runs of the experiment that fit ``filter_string``, in MLflow's languages of filters and of orders.
+
+    A store takes about a millisecond for each run, so ask for no more than are needed. Of runs that are equal in
+    ``order_by``, the newest comes first.
+    """
     found: list[Run] = mlflow.search_runs(
         [experiment_id],
         filter_string,
         max_results=max_results,
-        order_by=["attributes.start_time DESC"],
+        order_by=list(dict.fromkeys((order_by, NEWEST_FIRST))),
         output_format="list",
     )
     return found

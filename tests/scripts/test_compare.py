@@ -14,6 +14,7 @@ from support.lost_runs import OTHER_MACHINE, create_running_run, make_runs_read_
 from support.pipelines import PipelineRun
 from support.promotions import describe_dead_process
 from support.scripts import call_main
+from support.stores import add_experiments
 
 DIGITS, FASHION = "a" * 64, "b" * 64  # digests of test images
 
@@ -184,3 +185,11 @@ def test_no_runs_are_no_error(options: tuple[str, ...], store: Path) -> None:
     assert result.stdout.startswith("no runs ")
     assert "pytorch-demo, Default" in result.stdout
     assert not list(store.glob("x.*"))
+
+
+def test_line_names_the_newest_of_many_experiments(store: Path) -> None:
+    add_experiments(store / "mlflow.db", 30)
+    result = call_main(compare.main, "--experiment", "absent")
+    assert result.code == 0
+    assert "experiments Default, experiment 29, experiment 28, " in result.stdout
+    assert "experiment 11 and 11 more" in result.stdout

@@ -64,9 +64,11 @@ def run_scripts(folder: Path) -> dict[str, Result]:
     raw = folder / "raw"
     write_pictures(raw)
     results = {"prepare_data": call_main(prepare_data.main, raw, "--output", "own", folder=folder)}
-    train = ("--dataset", "own", "--epochs", 1, "--limit", 200, "--run-name", NAMES[2])
+    train = ("--dataset", "own", "--epochs", 1, "--limit", 200)
     results["pytorch_demo"] = call_main(pytorch_demo.main, *train, folder=folder)
-    run = ("--run-id", results["pytorch_demo"].json["run_id"])
+    run_id = results["pytorch_demo"].json["run_id"]
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").update_run(run_id, name=NAMES[2])  # by another program
+    run = ("--run-id", run_id)
     other = ("--seed", 1, "--run-name", NAMES[8], "--no-register")
     call_main(pytorch_demo.main, *train, *other, folder=folder)
     results["evaluate"] = call_main(evaluate.main, *run, "--log-mlflow", folder=folder)

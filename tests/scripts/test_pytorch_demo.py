@@ -184,6 +184,9 @@ def test_leftover_run_id_is_refused(digits_pipeline: PipelineRun, monkeypatch: p
         ("--reproduce x --model-name y", "--model-name does not go with --reproduce"),
         ("--reproduce x", "there is no run 'x'"),
         ("--dataset digits --model-name a/b", "cannot name a registered model"),
+        ("--dataset digits --model-name a?b", "its character 2 is '?'; leave out"),
+        (f"--dataset digits --experiment {'x' * 257}", "cannot name an experiment: it has 257 characters"),
+        ("--dataset digits --run-name a\x01b", "cannot name a run: its character 2 is '\\x01'"),
         ("--dataset mnist --data-dir nowhere", "could not be downloaded"),
     ],
 )

@@ -155,10 +155,17 @@ def test_size_that_is_no_number_is_unanswered() -> None:
     assert answers["train images"] is None
 
 
-def test_refused_model_in_production_was_moved_by_hand() -> None:
-    lineage = replace(build_lineage(), decisions=[build_decision(REFUSED)])
-    decision = read_answers(lineage, "why")["decision"]
-    assert decision == "refused: every check passed; the alias champion was moved by hand since"
+def test_move_by_hand_stands_beside_the_decision() -> None:
+    lineage = replace(build_lineage(), decisions=[build_decision(REFUSED)], moved_by_hand="somebody moved it")
+    assert read_answers(lineage, "why")["decision"] == "refused: every check passed; somebody moved it"
+    undecided = replace(lineage, decisions=[])
+    assert read_answers(undecided, "why")["decision"] == "none; somebody moved it"
+
+
+def test_comparison_names_the_version_that_was_compared() -> None:
+    lineage = replace(build_lineage(), verdict={"champion": {"version": 3}, "comparison": {"p": 0.25}})
+    compared = read_answers(lineage, "why")["compared with"]
+    assert compared == "version 3, the last one in Production by a decision, McNemar p 0.25"
 
 
 @pytest.mark.parametrize(

@@ -224,8 +224,3 @@ def test_code_outside_of_a_repository_is_unknown(tmp_path: Path) -> None:
 def test_code_without_git_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert describe_code(tmp_path).tags == {"commit": "unknown: git is not installed"}
-
-
-def test_image_names_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CODE_COMMIT", "c0ffee")
-    assert describe_code(tmp_path).tags == {"commit": "c0ffee"}

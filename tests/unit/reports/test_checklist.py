@@ -2,6 +2,7 @@ import pytest
 
 from pipeline.reports.checklist import (
     GOOD,
+    MAX_PEERS,
     POOR,
     UNKNOWN,
     WATCH,
@@ -56,6 +57,13 @@ def test_goal_ranks_run_among_its_peers() -> None:
     peers = [Peer(f"run {accuracy}", "", accuracy, {}) for accuracy in (1.0, 0.99, 0.5)]
     figures = check_goal(ONE_MISTAKE, 0.9, peers).figures
     assert (figures["rank"], figures["runs"]) == (2, 4)
+
+
+@pytest.mark.parametrize(("worst", "rank"), [(0.99, MAX_PEERS), (0.999, None)])
+def test_rank_is_unknown_below_many_peers(worst: float, rank: int | None) -> None:
+    peers = [Peer(f"run {i}", "", 1.0, {}) for i in range(MAX_PEERS - 1)]
+    figures = check_goal(ONE_MISTAKE, 0.9, [*peers, Peer("worst", "", worst, {})]).figures
+    assert (figures["rank"], figures["runs"]) == (rank, None)
 
 
 def test_goal_names_baselines() -> None:
@@ -168,6 +176,12 @@ def test_cheaper_run_is_named() -> None:
     answer = check_cost_beside(0.996, 9, 1000)
     assert answer.sentences == ("Run small (8f1c) is as good (99.60%) and costs 3.3 times less (training seconds).",)
     assert answer.figures["cheaper_runs"][0]["run_id"] == "8f1c"
+
+
+def test_cost_says_which_peers_were_compared() -> None:
+    peers = [Peer(f"run {i}", "", 1.0, {}) for i in range(MAX_PEERS)]
+    sentence = check_cost(PERFECT, {"training_seconds": 1.0}, {}, peers).sentences[0]
+    assert sentence.startswith(f"None of the {MAX_PEERS} most accurate other runs")
 
 
 def test_costs_that_a_peer_lacks_are_not_compared() -> None:

@@ -28,15 +28,20 @@ def build_stored_model() -> StoredModel:
 
 
 def add_run(
-    name: str, status: str = "FINISHED", digest: str = TEST.digest, cpu: str = "EPYC", seconds: float = 30
+    name: str,
+    status: str = "FINISHED",
+    digest: str = TEST.digest,
+    cpu: str = "EPYC",
+    seconds: float = 30,
+    accuracy: float = 0.999,
 ) -> str:
-    """Add a run with a test accuracy of 99.9% to the current store; return its id."""
+    """Add a run to the current store; return its id."""
     client = MlflowClient()
     experiment = client.get_experiment_by_name("pytorch-demo")
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("pytorch-demo")
     run_id: str = client.create_run(experiment_id, run_name=name).info.run_id
     params = {"test_digest": digest, "validation_size": "100", "device": "cpu", "model_parameters": "2355"}
-    metrics = {"test_accuracy": 0.999, "training_seconds": seconds, "train_loss": 0.1, "train_accuracy": 0.99}
+    metrics = {"test_accuracy": accuracy, "training_seconds": seconds, "train_loss": 0.1, "train_accuracy": 0.99}
     metrics |= {"validation_loss": 0.1, "validation_accuracy": 0.99}
     client.log_batch(
         run_id,
@@ -77,6 +82,16 @@ def test_peers_are_finished_runs_on_same_images(store: Path) -> None:
     add_run("other images", digest="b" * 64)
     figures = answer_for(own)["goal"].figures
     assert (figures["runs"], figures["rank"]) == (2, 1)
+
+
+def test_only_the_best_peers_are_loaded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for accuracy in (0.5, 0.8, float("nan"), 2.0, 0.9):
+        add_run(f"run {accuracy}", accuracy=accuracy)
+    own = add_run("own")
+    monkeypatch.setattr(checklist_evidence, "MAX_PEERS", 2)
+    monkeypatch.setattr(checklist_evidence, "check_goal", lambda evaluation, floor, peers: peers)
+    peers: Any = answer_checklist(build_test_record(), build_stored_model(), get_run(own))[0]
+    assert [peer.name for peer in peers] == ["run 0.9", "run 0.8"]
 
 
 @pytest.mark.parametrize(("cpu", "cheaper"), [("EPYC", ["fast"]), ("Xeon", [])])

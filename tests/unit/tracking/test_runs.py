@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.signals import Stopped
 from pipeline.tracking import runs
 from pipeline.tracking.store import get_client
-from support.stores import overtaken_by
+from support.stores import add_experiments, overtaken_by
 
 DATASET = Dataset(
     name="shapes/of/digits",
@@ -52,6 +52,12 @@ def test_missing_experiment_is_created_once(store: Path) -> None:
     assert runs.get_or_create_experiment("demo") == experiment_id
     assert runs.find_experiment("demo") == experiment_id
     assert runs.list_experiment_names() == ["demo", "Default"]
+
+
+def test_names_of_thousands_of_experiments_are_listed(store: Path) -> None:
+    add_experiments(store / "mlflow.db", 2500)
+    names = runs.list_experiment_names()
+    assert (len(names), len(set(names))) == (2501, 2501)  # with MLflow's Default
 
 
 def test_run_joins_an_experiment_that_appears_meanwhile(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +112,36 @@ def test_interrupted_run_is_not_finished(store: Path, error: BaseException, expe
 
 
 def test_run_of_mlflow_run_is_continued(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id = runs.create_run(runs.get_or_create_experiment("theirs"), {})
+    run_id = get_client().create_run(runs.get_or_create_experiment("theirs")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with runs.start_run("ours", None) as active_run_id:
         assert active_run_id == run_id
     assert runs.find_experiment("ours") is None
+
+
+def test_leftover_variable_of_a_lost_training_is_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = runs.create_run(runs.get_or_create_experiment("demo"), {})
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    words = f"names run {run_id}, in which another training began; unset it"
+    with pytest.raises(UserError, match=words), runs.start_run("a", None):
+        pass
+
+
+def test_empty_variable_names_no_run(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "")
+    with runs.start_run("demo", None) as run_id:
+        pass
+    assert read_status(run_id) == "FINISHED"
+
+
+def test_variable_of_another_run_is_a_warning(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = create_finished_run()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "c0ffee")
+    with runs.start_run("demo", None, run_id=run_id) as resumed:
+        assert resumed == run_id
+    assert f"MLFLOW_RUN_ID names another run, which gets nothing: run {run_id} goes on" in caplog.text
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
