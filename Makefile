@@ -7,10 +7,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GRADIO_ANALYTICS_ENABLED := False
 LOCK ?= requirements-dev.lock
 COMPOSE := docker compose --file deploy/compose.yaml
+OLDER := $(patsubst tests/versions/%.lock,.versions/%/installed,$(wildcard tests/versions/*.lock))
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-images lint lock ui app bench screenshots clean \
+.PHONY: help demo test test-all test-images test-versions lint lock ui app bench screenshots clean \
 	server server-stop server-reset server-backup server-restore
 
 help:  ## print the targets
@@ -45,6 +46,15 @@ test-all: .venv/installed  ## run every test: servers, images, browser, races, k
 test-images: .venv/installed  ## build and run the images alone (needs Docker)
 	pytest tests/slow/test_images.py tests/slow/test_compose.py
 
+# An older MLflow has other dependencies, so each is in an environment of its own.
+.versions/%/installed: tests/versions/%.lock | .venv/installed
+	uv venv --quiet --clear --python $(BIN)/python $(@D)
+	uv pip install --quiet --require-hashes --python $(@D) --requirement $<
+	@touch $@
+
+test-versions: $(OLDER)  ## run the scripts with servers and clients of other MLflow versions (installs them)
+	pytest tests/versions
+
 lint: .venv/installed  ## check style, types, the direction of imports, Dockerfiles and workflows
 	ruff check .
 	ruff format --check .
@@ -60,6 +70,7 @@ lock: .venv/installed  ## write the lock files from the requirement files (UPGRA
 	$(COMPILE) --constraint requirements-dev.lock requirements-server.txt --output-file requirements-server.lock
 	$(COMPILE) --constraint requirements-dev.lock requirements-signing.txt --output-file requirements-signing.lock
 	$(COMPILE) --constraint requirements-dev.lock requirements-audit.txt --output-file requirements-audit.lock
+	for file in tests/versions/*.txt; do $(COMPILE) $(UPGRADE) $$file --output-file $${file%.txt}.lock || exit; done
 
 ui: .venv/installed  ## show runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)
@@ -106,5 +117,5 @@ server-restore:  ## restore FILE (default: server-backup.tar) into an empty serv
 	$(COMPOSE) exec -T mlflow python backup.py restore < '$(or $(FILE),server-backup.tar)'
 
 clean:  ## remove .venv and caches; data, runs and models stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .versions .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 """Servers that run until the end of a block."""
 
+import http.client
 import os
 import signal
 import socket
@@ -24,6 +25,19 @@ def is_listening(port: int) -> bool:
     """Return whether a server on this machine takes connections at the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def has_answered(port: int) -> bool:
+    """Return whether an HTTP server on this machine answers at the port, whatever it says."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 @contextmanager
@@ -52,9 +66,13 @@ def run_server(
 
 
 @contextmanager
-def run_mlflow_server(folder: Path) -> Iterator[str]:
-    """Run an MLflow server over the SQLite store in ``folder``; yield its address."""
+def run_mlflow_server(folder: Path, python: str = sys.executable) -> Iterator[str]:
+    """Run an MLflow server over the SQLite store in ``folder``; yield its address.
+
+    ``python`` is the interpreter of the environment with the server's MLflow.
+    """
     port = find_free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    with run_server(command, folder, lambda: is_listening(port)):
+    command = [python, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", "sqlite:///mlflow.db"]  # the default of older versions is a folder of files
+    with run_server(command, folder, lambda: has_answered(port)):
         yield f"http://127.0.0.1:{port}"

@@ -10,6 +10,7 @@ import yaml
 from support.scripts import ROOT
 
 FILES = ("requirements", "requirements-server", "requirements-signing", "requirements-audit", "requirements-dev")
+OLDER = tuple(sorted(f"tests/versions/{path.stem}" for path in (ROOT / "tests" / "versions").glob("*.txt")))
 
 
 def read_requirements(path: Path) -> dict[str, str]:
@@ -29,14 +30,14 @@ def read_lock(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES + OLDER)
 def test_lock_has_the_required_versions(name: str) -> None:
     lock = read_lock(ROOT / f"{name}.lock")
     for package, version in read_requirements(ROOT / f"{name}.txt").items():
         assert lock[package] == version, f"{package}: run make lock"
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES + OLDER)
 def test_every_locked_package_has_hashes(name: str) -> None:
     entries = re.split(r"^(?=[a-z0-9])", (ROOT / f"{name}.lock").read_text(), flags=re.MULTILINE)[1:]
     assert len(entries) >= 30
@@ -44,7 +45,7 @@ def test_every_locked_package_has_hashes(name: str) -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES + OLDER)
 def test_lock_names_no_index_and_no_extras(name: str) -> None:
     text = (ROOT / f"{name}.lock").read_text()
     assert "://" not in text
@@ -59,7 +60,7 @@ def test_locks_agree_on_every_version(name: str) -> None:
             assert everything[package] == version, package
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES + OLDER)
 def test_every_requirement_says_why(name: str) -> None:
     lines = (ROOT / f"{name}.txt").read_text().splitlines()
     for line in lines:

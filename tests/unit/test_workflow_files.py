@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.data.catalog import DATASET_NAMES
 from support.scripts import ROOT
-from support.workflows import IMAGE, PIPELINE, SECURITY, TESTS, WORKFLOWS, read_workflow
+from support.workflows import IMAGE, PIPELINE, SECURITY, TESTS, VERSIONS, WORKFLOWS, read_workflow
 
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
 
@@ -179,6 +179,13 @@ def test_pull_requests_run_every_command_of_contributors() -> None:
     assert re.findall(r"make ([\w-]+)", commands) == ["test", "lint", "test-all"]
     versions = read_workflow(TESTS)["jobs"]["fast"]["strategy"]["matrix"]["python-version"]
     assert versions == ["3.11", "3.12", "3.13"]
+
+
+def test_other_mlflow_versions_are_tried_weekly() -> None:
+    workflow = read_workflow(VERSIONS)
+    assert [step["run"] for step in list_steps(VERSIONS) if "run" in step] == ["make test-versions"]
+    (schedule,) = workflow["on"]["schedule"]
+    assert schedule["cron"].split()[2:4] == ["*", "*"]
 
 
 def test_a_new_push_stops_the_tests_before_it() -> None:
