@@ -146,7 +146,7 @@ def _check_locations(connection: Connection, file: Path, *, writes: bool) -> Non
     misplaced = find_misplaced(connection, file)
     if not misplaced:
         return
-    others = f" (and {len(misplaced) - 1} more experiments)" if len(misplaced) > 1 else ""
+    others = f" (and {len(misplaced) - 1} more)" if len(misplaced) > 1 else ""
     problem = f"{printable(str(file))}: {misplaced[0]}{others}"
     if writes:
         raise UserError(f"{problem}; run: {RELOCATE_COMMAND}")

@@ -25,7 +25,7 @@ CLASSES = ("\x1b[2J::error::forged", "=1+1", "<img src=x>", "![x](x)", "a\n# for
 SECRET = "the password of the server"
 KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----"
 ENV = {"GITHUB_ACTIONS": "true", "GITHUB_ACTOR": "\x1b[31mroot\n::error::forged", "SERVER_PASSWORD": SECRET}
-TRAINING = ("--dataset", "own", "--epochs", 2, "--limit", 400, "--run-name", f"\x1b[2J {SECRET}\n::warning::x")
+TRAINING = ("--dataset", "own", "--epochs", 2, "--limit", 400, "--run-name", f"::warning::x {SECRET}")
 
 
 @dataclass(frozen=True)

@@ -129,5 +129,5 @@ def test_the_workflow_builds_and_runs_both_images(
     record_property("image", docker.describe_image("pytorch-demo-server"))
     assert len(job.codes) == 3
     assert job.log.count('"decision": "promoted"') == 2
-    assert job.log.count(f"code              {commit}") == 2
+    assert job.log.count(f"code              commit {commit}, named by CODE_COMMIT") == 2
     assert (folder / "server-backup.tar").stat().st_size > 100_000

@@ -3,7 +3,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from torch import nn
 
 from pipeline.errors import UserError
@@ -61,8 +61,8 @@ def test_repeated_logging_gives_the_same_model(store: Path) -> None:
     assert [f"models:/{output.model_id}" for output in run.outputs.model_outputs] == [uri]
 
 
-@pytest.mark.parametrize("status", ["PENDING", "FAILED"])
-def test_interrupted_upload_is_completed(store: Path, status: str) -> None:
+@pytest.mark.parametrize("status", [LoggedModelStatus.PENDING, LoggedModelStatus.FAILED])
+def test_interrupted_upload_is_completed(store: Path, status: LoggedModelStatus) -> None:
     """Another process that finds the run without its process marks its model as failed."""
     with runs.start_run("demo", None) as run_id:
         experiment_id = runs.get_run(run_id).info.experiment_id
