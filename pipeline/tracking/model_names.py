@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
 from pipeline.tracking.names import MODEL, check_is_exact, check_name, format_names, shorten_name
+from pipeline.tracking.pages import iterate_pages
 from pipeline.tracking.store import get_client
 from pipeline.tracking.unity_catalog import check_levels, is_unity_catalog
 
@@ -89,14 +90,9 @@ def _check_exact_name(registry_uri: str, name: str) -> None:
 
 
 def list_models() -> Iterator[RegisteredModel]:
-    """Yield all registered models of the store, with their aliases, page by page."""
-    token = None
-    while True:
-        page = get_client().search_registered_models(max_results=PAGE_SIZE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    """Return all registered models of the store, with their aliases, page by page."""
+    client = get_client()
+    return iterate_pages(lambda token: client.search_registered_models(max_results=PAGE_SIZE, page_token=token))
 
 
 def list_model_names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.pt2.archive import find_problem
 from pipeline.pt2.export import rewrite_archive
 from pipeline.tracking.manifest import INK, MODEL_FILE, build_manifest
+from pipeline.tracking.pages import iterate_pages
 from pipeline.tracking.runs import Run, get_run
 from pipeline.tracking.store import get_client
 
@@ -128,16 +130,10 @@ def _find_model(run: Run) -> LoggedModel | None:
 
 def list_models_of_run(run: Run) -> list[LoggedModel]:
     """Return all models that the run has logged, complete or not."""
-    models: list[LoggedModel] = []
-    token = None
-    while True:
-        page = get_client().search_logged_models(
-            [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", page_token=token
-        )
-        models += page
-        token = page.token
-        if not token:
-            return models
+    search = partial(
+        get_client().search_logged_models, [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    )
+    return list(iterate_pages(lambda token: search(page_token=token)))
 
 
 def _write_origin(folder: Path, model: LoggedModel) -> None:

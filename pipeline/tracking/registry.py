@@ -26,6 +26,7 @@ from pipeline.tracking.model_names import (
 from pipeline.tracking.models import find_model_uri
 from pipeline.tracking.names import check_is_exact
 from pipeline.tracking.outages import create_once
+from pipeline.tracking.pages import iterate_pages
 from pipeline.tracking.stages import ARCHIVED, NONE, PRODUCTION, STAGING, follow_alias, read_stage, set_stage
 from pipeline.tracking.store import get_client, retry_on_conflict
 
@@ -190,14 +191,8 @@ def list_versions(name: str) -> list[ModelVersion]:
 
 
 def _search_versions(filter_string: str) -> list[ModelVersion]:
-    versions: list[ModelVersion] = []
-    token = None
-    while True:
-        page = get_client().search_model_versions(filter_string, page_token=token)
-        versions += page
-        token = page.token
-        if not token:
-            return versions
+    client = get_client()
+    return list(iterate_pages(lambda token: client.search_model_versions(filter_string, page_token=token)))
 
 
 def describe_stages(run_ids: Sequence[str] | None = None) -> dict[str, str]:

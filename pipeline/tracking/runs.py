@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.redact import redact
 from pipeline.tracking.names import check_is_exact, explain_relative_name, locate_experiment
 from pipeline.tracking.outages import Patience, create_once, describe_failure
+from pipeline.tracking.pages import iterate_pages
 from pipeline.tracking.restoration import restore_command
 from pipeline.tracking.store import get_client, limit_requests, retry_on_conflict
 
@@ -101,14 +102,9 @@ def find_artifact_location(experiment: str, run_id: str | None = None) -> str | 
 
 def list_experiment_names() -> list[str]:
     """Return the names of the store's experiments, the newest first."""
-    names: list[str] = []
-    token = None
-    while True:
-        page = get_client().search_experiments(page_token=token)
-        names += [str(experiment.name) for experiment in page]
-        token = page.token
-        if not token:
-            return names
+    client = get_client()
+    experiments = iterate_pages(lambda token: client.search_experiments(page_token=token))
+    return [str(experiment.name) for experiment in experiments]
 
 
 def is_active_experiment(experiment_id: str) -> bool:

@@ -14,6 +14,7 @@ from mlflow.utils.uri import is_databricks_unity_catalog_uri
 
 from pipeline.errors import UserError
 from pipeline.tracking.client import RedactingClient
+from pipeline.tracking.pages import iterate_pages
 
 DOT = "__"  # what a dot becomes in the name of a tag; no name of ours has two underscores in a row
 MAX_TAG_LENGTH = 1000  # characters
@@ -93,14 +94,10 @@ class UnityCatalogClient(RedactingClient):
     def _list_all_versions(self) -> PagedList[ModelVersion]:
         """Return the versions of all models: Unity Catalog lists those of one model, or of one run."""
         versions: list[ModelVersion] = []
-        token = None
-        while True:
-            models = super().search_registered_models(page_token=token)
-            for model in models:
-                versions += self.search_model_versions(f"name='{model.name}'")
-            token = models.token
-            if not token:
-                return PagedList(versions, None)
+        search = super().search_registered_models
+        for model in iterate_pages(lambda token: search(page_token=token)):
+            versions += self.search_model_versions(f"name='{model.name}'")
+        return PagedList(versions, None)
 
 
 def _encode(key: str) -> str:
