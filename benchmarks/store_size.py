@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the root, for the pipeline and the scripts
@@ -198,42 +199,37 @@ def find_newest_run(database: Path) -> str:
 
 def measure_files(folder: Path, code: Path, commands: Sequence[Command], repeat: int) -> list[Row]:
     """Return how long each command takes in the two SQLite files."""
-    rows = []
-    for command in commands:
-        row = Row(command.name, [], [], [], [])
-        for _ in range(repeat):
-            for name, seconds, cpu in (("small", row.small, row.small_cpu), ("large", row.large, row.large_cpu)):
-                database = folder / f"{name}.db"
-                if command.writes:
-                    database = folder / "copy.db"
-                    copy_database(folder / f"{name}.db", database)
-                finished = run_script(code, folder, database, fill_in(command, folder), codes=(cli.OK, cli.REFUSED))
-                seconds.append(finished.seconds)
-                cpu.append(finished.cpu_seconds)
-        rows.append(row)
-        cli.log(str(row.cells()))
-    return rows
+
+    def find_store(command: Command, name: str) -> Path:
+        if not command.writes:
+            return folder / f"{name}.db"
+        copy_database(folder / f"{name}.db", folder / "copy.db")
+        return folder / "copy.db"
+
+    return [measure_in_turns(command, folder, code, repeat, partial(find_store, command)) for command in commands]
 
 
 def measure_over_servers(folder: Path, code: Path, commands: Sequence[Command], repeat: int) -> list[Row]:
     """Return how long each command that only reads takes over two MLflow servers."""
-    rows = []
+    reading = [command for command in commands if not command.writes]
     with run_mlflow_server(folder, "small.db") as small, run_mlflow_server(folder, "large.db") as large:
-        for command in commands:
-            if command.writes:
-                continue
-            row = Row(command.name, [], [], [], [])
-            for _ in range(repeat):
-                for address, seconds, cpu in (
-                    (small, row.small, row.small_cpu),
-                    (large, row.large, row.large_cpu),
-                ):
-                    finished = run_script(code, folder, address, fill_in(command, folder), codes=(cli.OK, cli.REFUSED))
-                    seconds.append(finished.seconds)
-                    cpu.append(finished.cpu_seconds)
-            rows.append(row)
-            cli.log(str(row.cells()))
-    return rows
+        addresses = {"small": small, "large": large}
+        return [measure_in_turns(command, folder, code, repeat, addresses.__getitem__) for command in reading]
+
+
+def measure_in_turns(
+    command: Command, folder: Path, code: Path, repeat: int, find_store: Callable[[str], Path | str]
+) -> Row:
+    """Return how long a command takes; ``find_store`` returns the file or address of the store "small" or "large"."""
+    row = Row(command.name, [], [], [], [])
+    for _ in range(repeat):
+        for name, seconds, cpu in (("small", row.small, row.small_cpu), ("large", row.large, row.large_cpu)):
+            store = find_store(name)
+            finished = run_script(code, folder, store, fill_in(command, folder), codes=(cli.OK, cli.REFUSED))
+            seconds.append(finished.seconds)
+            cpu.append(finished.cpu_seconds)
+    cli.log(str(row.cells()))
+    return row
 
 
 def fill_in(command: Command, folder: Path) -> tuple[str, ...]:
