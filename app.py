@@ -144,19 +144,20 @@ def classify_picture(model: ProductionModel, picture: "Path | io.BytesIO | None"
     import torch
 
     from pipeline.data import images
-    from pipeline.data.preparation import prepare_image
+    from pipeline.data.preparation import prepare_image, read_picture
     from pipeline.evaluation.inference import compute_probabilities
 
     model.refresh()
     if picture is None:
         return Answer(None, "", INVITATION)
     try:
-        pixels = prepare_image(images.read_image(picture)).pixels
+        form = model.stored.form
+        pixels = prepare_image(read_picture(picture, form), form).pixels
     except images.UnusableImageError as error:
         is_blank = error.problem == images.BLANK
         return Answer(None, "", INVITATION if is_blank else f"This cannot be read: {escape_markdown(str(error))}")
     stored = model.stored
-    batch = torch.from_numpy(pixels)[None, None]
+    batch = torch.from_numpy(pixels)[None]
     probabilities = compute_probabilities(stored.module, batch, device=torch.device("cpu"))[0]
     best = int(probabilities.argmax())
     name = escape_markdown(stored.classes[best])
@@ -166,11 +167,12 @@ def classify_picture(model: ProductionModel, picture: "Path | io.BytesIO | None"
 
 
 def format_pixels(pixels: "np.ndarray") -> str:
-    """Return the HTML of a picture, uint8 [28, 28]. The picture is in the HTML, not in a file."""
+    """Return the HTML of a picture, uint8 [channels, height, width]. The picture is in the HTML, not in a file."""
+    import numpy as np
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(np.moveaxis(pixels, 0, 2).squeeze()).save(file, "PNG")
     content = base64.b64encode(file.getvalue()).decode()
     style = "width: 196px; height: 196px; image-rendering: pixelated"
     return f'<img alt="what the model saw" style="{style}" src="data:image/png;base64,{content}">'

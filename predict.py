@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pipeline.text import printable
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipeline.data.forms import Form
     from pipeline.tracking.loading import StoredModel
 
 MAX_STEM_LENGTH = 60  # characters of a picture's name in that of its figure, which may have 255 bytes
@@ -56,7 +58,7 @@ class Question:
     Attributes
     ----------
     file : of the picture.
-    pixels : uint8 [28, 28], the input of the model; None if the picture cannot be used.
+    pixels : uint8 [channels, height, width], the input of the model; None if the picture cannot be used.
     error : why it cannot be used.
     probabilities : float64 [classes], the answer; None before the model was asked.
     """
@@ -73,9 +75,6 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(argv)
     from pipeline.data.images import MAX_MEMORY
     from pipeline.data.parallel import parallel_map
-
-    # It starts now, while the libraries below are imported.
-    prepared = parallel_map(prepare_file, options.images, memory=MAX_MEMORY)
     from pipeline.evaluation.inference import choose_device
     from pipeline.promotion.signature import load_verified_model
     from pipeline.tracking import registry, store
@@ -87,12 +86,13 @@ def main(argv: Sequence[str]) -> int:
     stored = verified.stored
     if verified.signer:
         cli.log(f"signed by {verified.signer}")
-    questions = list(prepared)
+    prepare = partial(prepare_file, form=stored.form)
+    questions = list(parallel_map(prepare, options.images, memory=MAX_MEMORY))
     ask_model(stored, questions, device.type)
     answers = [describe_answer(question, stored.classes, options.min_confidence) for question in questions]
     log_answers(questions, answers)
     if options.save:
-        save_figures(options.save, questions, stored.classes)
+        save_figures(options.save, questions, stored)
     failed = sum(question.pixels is None for question in questions)
     images = [
         {"file": str(question.file), **answer, "model_version": reference.version}
@@ -113,13 +113,13 @@ def main(argv: Sequence[str]) -> int:
     return cli.USER_ERROR if failed else cli.OK
 
 
-def prepare_file(file: Path) -> Question:
+def prepare_file(file: Path, form: "Form") -> Question:
     """Return the picture as the model takes it, or why it cannot be used."""
-    from pipeline.data.images import UnusableImageError, read_image
-    from pipeline.data.preparation import prepare_image
+    from pipeline.data.images import UnusableImageError
+    from pipeline.data.preparation import prepare_image, read_picture
 
     try:
-        return Question(file, prepare_image(read_image(file)).pixels)
+        return Question(file, prepare_image(read_picture(file, form), form).pixels)
     except UnusableImageError as error:
         return Question(file, error=str(error))
 
@@ -140,7 +140,7 @@ def ask_model(stored: "StoredModel", questions: Sequence[Question], device_type:
     if not usable:
         return
     device = torch.device(device_type)
-    images = torch.from_numpy(np.stack(pixels)).unsqueeze(1)
+    images = torch.from_numpy(np.stack(pixels))
     results = compute_probabilities(stored.module.to(device), images, device=device)
     for question, probabilities in zip(usable, results, strict=True):
         question.probabilities = probabilities
@@ -174,9 +174,9 @@ def log_answers(questions: Sequence[Question], answers: Sequence[dict[str, Any]]
         cli.log(f"{question.file}: {answer['class_name'] or 'not sure'} ({top})")
 
 
-def save_figures(directory: Path, questions: Sequence[Question], classes: Sequence[str]) -> None:
+def save_figures(directory: Path, questions: Sequence[Question], stored: "StoredModel") -> None:
     """Draw each picture, the model's input and its answer as ``<number>-<name>.png``."""
-    from pipeline.data.images import read_image
+    from pipeline.data.preparation import read_picture
     from pipeline.files import atomic_directory
     from pipeline.reports.image_plots import plot_prediction
 
@@ -185,8 +185,8 @@ def save_figures(directory: Path, questions: Sequence[Question], classes: Sequen
         for number, question in enumerate(questions):
             if question.pixels is None or question.probabilities is None:
                 continue
-            picture = read_image(question.file)
-            figure = plot_prediction(picture, question.pixels, classes, question.probabilities)
+            picture = read_picture(question.file, stored.form)
+            figure = plot_prediction(picture, question.pixels, stored.classes, question.probabilities)
             stem = printable(question.file.stem)[:MAX_STEM_LENGTH]
             figure.savefig(folder / f"{number:0{digits}d}-{stem}.png")
 

@@ -23,7 +23,7 @@ from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.cleaning.checks import CleanedImages
-    from pipeline.cleaning.importers import FoundImages
+    from pipeline.cleaning.raw_images import FoundImages
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:

@@ -84,6 +84,7 @@ def write_archives() -> dict[str, bytes]:
     """Return an archive of each network, with fresh weights."""
     import torch
 
+    from pipeline.data.forms import MNIST_FORM
     from pipeline.tracking.manifest import MODEL_FILE
     from pipeline.tracking.models import save_model
     from pipeline.training.config import MODELS
@@ -95,7 +96,7 @@ def write_archives() -> dict[str, bytes]:
         network = build_model(name, 10, images).eval()
         with tempfile.TemporaryDirectory() as directory:
             folder = Path(directory, name)
-            save_model(network, images.float(), tuple("0123456789"), folder)
+            save_model(network, images.float(), tuple("0123456789"), MNIST_FORM, folder)
             archives[name] = (folder / MODEL_FILE).read_bytes()
     return archives
 

@@ -11,8 +11,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.cleaning.duplicates import find_duplicates, find_near_duplicates
-from pipeline.cleaning.importers import RawImage, sort_classes
-from pipeline.data.catalog import IMAGE_SHAPE, MAX_CLASSES
+from pipeline.cleaning.raw_images import RawImage, sort_classes
+from pipeline.data.catalog import MAX_CLASSES
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import BLANK, MAX_MEMORY, NOT_FINITE, OUT_OF_RANGE, UNREADABLE, UnusableImageError
 from pipeline.data.parallel import parallel_map
 from pipeline.data.preparation import prepare_image
@@ -184,7 +185,7 @@ def _prepare_all(raw_images: Sequence[RawImage], findings: Findings, *, progress
         raw.append(raw_image)
         pixels.append(result.pixels)
         hashes.append(result.perceptual_hash)
-    shape = IMAGE_SHAPE[1:]
+    shape = MNIST_FORM.shape[1:]
     stacked = np.stack(pixels) if pixels else np.empty((0, *shape), np.uint8)
     return _UsableImages(raw, stacked, np.array(hashes, np.uint64))
 
@@ -193,13 +194,13 @@ def _prepare_one(raw_image: RawImage) -> _PreparedImage | _UnusableImage:
     """Return the prepared image, or what is wrong with it."""
     # Worker processes import this module for it. Keep PyTorch out, so that they start at once.
     try:
-        prepared = prepare_image(raw_image.read_grey())
+        prepared = prepare_image(raw_image.read(MNIST_FORM), MNIST_FORM)
     except UnusableImageError as error:
         return _UnusableImage(error.problem, str(error))
     # The signs of the lowest frequencies of a cosine transform: Zauner 2010, https://www.phash.org.
-    bits = imagehash.phash(Image.fromarray(prepared.pixels)).hash
+    bits = imagehash.phash(Image.fromarray(prepared.pixels[0])).hash
     perceptual_hash = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    return _PreparedImage(prepared.pixels, perceptual_hash, prepared.changes)
+    return _PreparedImage(prepared.pixels[0], perceptual_hash, prepared.changes)
 
 
 def _remove_duplicates(images: _UsableImages, findings: Findings) -> _UsableImages:

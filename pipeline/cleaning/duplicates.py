@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.cleaning.importers import RawImage
+from pipeline.cleaning.raw_images import RawImage
 
 MAX_HASH_DISTANCE = 4  # bits of 64 in which the perceptual hashes of near duplicates may differ
 MAX_PIXEL_DISTANCE = 12.0  # grey levels by which their pixels with ink may differ on average

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from pipeline.cleaning.checks import CHANGED, LISTED, PROBLEMS, SET_ASIDE, CleanedImages, Finding
-from pipeline.cleaning.importers import FoundImages, RawImage
+from pipeline.cleaning.raw_images import FoundImages, RawImage
 from pipeline.data.catalog import CLEANING_REPORT_FILE, MAX_JSON_SIZE
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import MAX_FILE_SIZE, UnusableImageError
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
@@ -240,6 +241,6 @@ def _file_name(image: RawImage) -> str:
 
 def _read_or_none(image: RawImage) -> np.ndarray | None:
     try:
-        return image.read_grey()
+        return image.read(MNIST_FORM)
     except UnusableImageError:
         return None

@@ -1,4 +1,4 @@
-"""The data sets that have a name, and the form of their images. Imports nothing heavy: options are checked fast.
+"""The data sets that have a name. Imports nothing heavy: options are checked fast.
 
 To add a data set that torchvision has, in the same form: one line in `TORCHVISION_DATASETS`.
 """
@@ -6,7 +6,6 @@ To add a data set that torchvision has, in the same form: one line in `TORCHVISI
 import os
 from pathlib import Path
 
-IMAGE_SHAPE = (1, 28, 28)  # channels, height, width
 SPLITS = ("train", "validation", "test")
 TORCHVISION_DATASETS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # name -> class in torchvision.datasets
 DATASET_NAMES = (*TORCHVISION_DATASETS, "digits")

@@ -3,13 +3,12 @@
 import numpy as np
 import torch
 
-from pipeline.data.catalog import IMAGE_SHAPE
 from pipeline.data.splits import Dataset
 
 SOURCE = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
 SCAN_SIDE = 8  # pixels of a scan
 MAX_GREY = 16  # the brightest grey level of a scan; the darkest is 0
-IMAGE_SIDE = IMAGE_SHAPE[-1]
+IMAGE_SIDE = 28
 STEPS = 14  # positions are counted in 14ths of a scan pixel, so that they are integers
 
 

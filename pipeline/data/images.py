@@ -1,4 +1,4 @@
-"""Read a picture file as grey levels."""
+"""Read a picture file as grey levels or colours."""
 
 import warnings
 from pathlib import Path
@@ -16,6 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 MAX_FILE_SIZE = 8 * MAX_PIXELS  # bytes: no format of `FORMATS` needs more for a pixel
 BLOCK_SIZE = 2**20  # pixels that are computed at once: a number with a fraction needs four to eight times their memory
 MAX_MEMORY = 700_000_000  # bytes that a process needs for the worst picture of `MAX_PIXELS`, measured
+MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
 WORKING_SIDE = 192  # pixels; larger pictures are reduced first, which saves time and averages noise away
 WHITE_LEVELS = (1.0, 255.0, 65_535.0)  # of floats, of 8 bits, of 16 bits
 
@@ -38,10 +39,10 @@ class UnusableImageError(Exception):
         self.problem = problem
 
 
-def read_image(file: Path | BinaryIO) -> np.ndarray:
-    """Return a picture of one of `FORMATS` as grey levels, uint8 [height, width], at most 192x192, upright.
+def read_image(file: Path | BinaryIO, *, channels: int = 1, side: int = WORKING_SIDE) -> np.ndarray:
+    """Return a picture of one of `FORMATS`, upright: uint8 [height, width], or [height, width, 3] with 3 ``channels``.
 
-    A path may be a link, but has to lead to a regular file.
+    Its longer side has at most ``side`` pixels. A path may be a link, but has to lead to a regular file.
 
     If there are several frames or pages, the first is read. A transparent background becomes white behind dark ink
     and black behind bright ink.
@@ -49,18 +50,18 @@ def read_image(file: Path | BinaryIO) -> np.ndarray:
     Raises
     ------
     UnusableImageError
-        The file is not a picture, is damaged, has more than 25 million pixels, or `convert_to_grey` refuses it.
+        The file is not a picture, is damaged, has more than 25 million pixels, or `convert_image` refuses it.
     """
     if isinstance(file, Path):
         try:
             with open_regular_file(file) as opened:
-                return read_image(opened)
+                return read_image(opened, channels=channels, side=side)
         except OSError as error:
             raise UnusableImageError(UNREADABLE, _describe_error(error)) from None
     try:
         _check_file_size(file)
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
-            return _decode_image(image)
+            return _decode_image(image, channels, side)
     except UnusableImageError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is higher
@@ -79,13 +80,13 @@ def _check_file_size(file: BinaryIO) -> None:
         raise UnusableImageError(UNREADABLE, f"{size:,} bytes are more than {MAX_FILE_SIZE:,}")
 
 
-def _decode_image(image: Image.Image) -> np.ndarray:
+def _decode_image(image: Image.Image, channels: int, side: int) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         text = f"{image.width:,} x {image.height:,} pixels are more than {MAX_PIXELS:,}"
         raise UnusableImageError(UNREADABLE, text)
-    image.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at a fraction of its size
+    image.draft(MODES[channels], (side, side))  # a large JPEG is decoded at a fraction of its size
     image.load()
-    return convert_to_grey(image)
+    return convert_image(image, channels=channels, side=side)
 
 
 def _describe_error(error: Exception) -> str:
@@ -94,8 +95,8 @@ def _describe_error(error: Exception) -> str:
     return printable(" ".join(text.split())) or type(error).__name__
 
 
-def convert_to_grey(image: Image.Image) -> np.ndarray:
-    """Return an opened picture as grey levels, as `read_image` does; the picture may be changed.
+def convert_image(image: Image.Image, *, channels: int = 1, side: int = WORKING_SIDE) -> np.ndarray:
+    """Return an opened picture as `read_image` does; the picture may be changed.
 
     Raises
     ------
@@ -103,26 +104,26 @@ def convert_to_grey(image: Image.Image) -> np.ndarray:
         The picture is completely transparent, or has values that are not finite or out of range.
     """
     ImageOps.exif_transpose(image, in_place=True)  # a copy would need as much memory again
-    grey = _to_mode_l(image)
-    if max(grey.size) > WORKING_SIDE:
-        grey.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-    return np.array(grey)
+    converted = _convert_mode(image, MODES[channels])
+    if max(converted.size) > side:
+        converted.thumbnail((side, side), Image.Resampling.BOX)
+    return np.array(converted)
 
 
-def _to_mode_l(image: Image.Image) -> Image.Image:
-    """Return a picture of any mode in Pillow's mode L, 8-bit grey."""
+def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return a picture of any mode in Pillow's mode L or RGB, with 8 bits."""
     has_16_bits_or_more = image.mode in ("I", "F") or image.mode.startswith("I;16")
     if has_16_bits_or_more:
-        return Image.fromarray(scale_to_bytes(np.asarray(image)))
+        return Image.fromarray(scale_to_bytes(np.asarray(image))).convert(mode)
     if image.has_transparency_data:
-        return _fill_background(image if image.mode == "RGBA" else image.convert("RGBA"))
+        return _fill_background(image if image.mode == "RGBA" else image.convert("RGBA"), mode)
     if image.mode in ("1", "L", "P", "RGB"):
-        return image.convert("L")
-    return image.convert("RGB").convert("L")
+        return image.convert(mode)
+    return image.convert("RGB").convert(mode)
 
 
-def _fill_background(image: Image.Image) -> Image.Image:
-    """Return a picture of mode RGBA in mode L, on black if its visible part is bright, else on white."""
+def _fill_background(image: Image.Image, mode: str) -> Image.Image:
+    """Return a picture of mode RGBA in mode L or RGB, on black if its visible part is bright, else on white."""
     grey = np.asarray(image.convert("L"))
     alpha = np.asarray(image.getchannel("A"))
     visible = int(alpha.sum(dtype=np.int64))
@@ -132,6 +133,10 @@ def _fill_background(image: Image.Image) -> Image.Image:
     blocks = _list_blocks(grey, alpha, blended)
     brightness = sum(int(np.vdot(levels.astype(np.int64), opacity)) for levels, opacity, _ in blocks)
     background = 0 if brightness > 127 * visible else 255
+    if mode == "RGB":
+        filled = Image.new("RGB", image.size, (background,) * 3)
+        filled.paste(image, mask=image.getchannel("A"))
+        return filled
     for levels, opacity, target in blocks:
         ink = levels.astype(np.float32) * opacity
         target[:] = np.rint((ink + background * (255 - opacity.astype(np.float32))) / 255)

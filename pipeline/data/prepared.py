@@ -13,12 +13,12 @@ from pipeline.data.catalog import (
     CLASSES_FILE,
     CLEANING_REPORT_FILE,
     DATASET_NAMES,
-    IMAGE_SHAPE,
     MAX_CLASSES,
     MAX_JSON_SIZE,
     is_prepared,
 )
 from pipeline.data.class_names import check_class_names, parse_class_names
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.idx import name_idx_files, read_idx, write_idx
 from pipeline.data.splits import Dataset
 from pipeline.documents import parse_json
@@ -121,7 +121,7 @@ def _check_arrays(images: Tensor, labels: Tensor, class_count: int) -> None:
         raise ValueError(f"labels of shape {tuple(labels.shape)}; at least two are needed, in one dimension")
     if labels.is_floating_point():
         raise ValueError(f"labels of type {labels.dtype}; integers are needed")
-    if images.dtype != torch.uint8 or images.shape != (len(labels), *IMAGE_SHAPE):
+    if images.dtype != torch.uint8 or images.shape != (len(labels), *MNIST_FORM.shape):
         raise ValueError(f"images of shape {tuple(images.shape)}, {images.dtype}, and {len(labels)} labels")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= class_count:

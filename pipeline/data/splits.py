@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.forms import INK
+
 SPLIT_SEED = 0  # not the training seed: every run validates on the same images
 
 
@@ -19,10 +21,11 @@ class Dataset:
     Attributes
     ----------
     name : one of `pipeline.data.catalog.DATASET_NAMES`, or the directory that prepare_data.py wrote.
-    images : uint8 [N, 1, 28, 28], 0 to 255, bright ink on a dark background.
+    images : uint8 [N, channels, height, width], 0 to 255; 1 or 3 channels.
     labels : int64 [N], 0 to len(classes) - 1.
     classes : the class names, in the order of the labels.
     source : the URL that the data come from.
+    kind : of the pictures: "ink", bright ink on a dark background, or "photo"; see `pipeline.data.forms`.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     source: str
+    kind: str = INK
 
     def __len__(self) -> int:
         return len(self.images)

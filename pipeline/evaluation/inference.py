@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.catalog import IMAGE_SHAPE
 from pipeline.errors import UserError
 
 WARM_UP_CALLS = 10
 
 Model = Callable[[Tensor], Tensor]
+Shape = Sequence[int]  # of an image: channels, height, width
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
 
 @torch.inference_mode()
 def compute_logits(model: Model, images: Tensor, *, device: torch.device, batch_size: int = 500) -> Tensor:
-    """Return the logits, float32 [N, classes] on the CPU, for uint8 ``images`` [N, 1, 28, 28]."""
+    """Return the logits, float32 [N, classes] on the CPU, for uint8 ``images`` [N, channels, height, width]."""
     logits = []
     for batch in images.to(device).split(batch_size):
         pixels = batch.float().contiguous(memory_format=torch.channels_last)
@@ -46,7 +46,7 @@ def compute_logits(model: Model, images: Tensor, *, device: torch.device, batch_
 
 
 def compute_probabilities(model: Model, images: Tensor, *, device: torch.device) -> np.ndarray:
-    """Return the probability of each class, float64 [N, classes], for uint8 ``images`` [N, 1, 28, 28]."""
+    """Return the probability of each class, float64 [N, classes], for uint8 ``images`` [N, channels, height, width]."""
     logits = compute_logits(model, images, device=device)
     return logits.double().softmax(1).numpy()
 
@@ -57,22 +57,25 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 @torch.inference_mode()
-def count_multiply_adds(model: Model) -> int:
-    """Return the multiply-adds of the convolutions and matrix products for one image, of a model on the CPU."""
+def count_multiply_adds(model: Model, shape: Shape) -> int:
+    """Return the multiply-adds of the convolutions and matrix products for one image of ``shape``, on the CPU."""
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
     with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *IMAGE_SHAPE))
+        model(torch.zeros(1, *shape))
     return int(counter.get_total_flops()) // 2
 
 
 @torch.inference_mode()
-def measure_latencies(models: Sequence[Model], repeats: int = 100) -> list[float]:
-    """Return the median seconds that each model takes for one image on the CPU; the models alternate."""
-    image = torch.zeros(1, *IMAGE_SHAPE).contiguous(memory_format=torch.channels_last)
+def measure_latencies(models: Sequence[tuple[Model, Shape]], repeats: int = 100) -> list[float]:
+    """Return the median seconds that each model takes for one image of its shape on the CPU; the models alternate."""
+    questions = []
+    for model, shape in models:
+        image = torch.zeros(1, *shape).contiguous(memory_format=torch.channels_last)
+        questions.append((model, image))
     seconds: list[list[float]] = [[] for _ in models]
     for call in range(WARM_UP_CALLS + repeats):
-        for model, times in zip(models, seconds, strict=True):
+        for (model, image), times in zip(questions, seconds, strict=True):
             start = time.perf_counter()
             model(image)
             if call >= WARM_UP_CALLS:

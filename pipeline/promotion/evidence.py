@@ -125,6 +125,7 @@ def _measure_latencies(
         return candidate, champion
     logger.info("measuring the latency of both models alternately")
     references = [registry.reference_version(name, version.version) for version in (candidate, champion)]
-    modules = [loading.load_model(reference).module for reference in references]
-    candidate_latency, champion_latency = measure_latencies(modules)
+    models = [loading.load_model(reference) for reference in references]
+    questions = [(model.module, model.form.shape) for model in models]
+    candidate_latency, champion_latency = measure_latencies(questions)
     return replace(candidate, latency=candidate_latency), replace(champion, latency=champion_latency)

@@ -45,12 +45,12 @@ def answer_checklist(record: EvaluationRecord, stored: StoredModel, run: Run) ->
     floor = _read_floor(record.dataset)
     peers = _find_peers(run, record.dataset_digest)
     curves = _read_curves(run.info.run_id)
-    module = stored.module.cpu()
+    module, shape = stored.module.cpu(), stored.form.shape
     costs = _read_costs(run, run)
     costs["model_parameters"] = float(record.parameters)
-    costs["model_multiply_adds"] = float(count_multiply_adds(module))
+    costs["model_multiply_adds"] = float(count_multiply_adds(module, shape))
     more = {
-        "latency_seconds": measure_latencies([module])[0],
+        "latency_seconds": measure_latencies([(module, shape)])[0],
         "images_per_second": record.images_per_second,
         "model_bytes": stored.size,
     }

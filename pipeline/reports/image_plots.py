@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.catalog import IMAGE_SHAPE
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.reports.plots import QuietFigure, escape_text
 
-SIDE = IMAGE_SHAPE[-1]  # pixels
+SIDE = 28  # pixels
 WHITE = 255
 Picture = tuple[np.ndarray | None, str]  # uint8 [height, width] or None, and a caption
 
@@ -130,7 +129,7 @@ def plot_prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str
     picture
         uint8 [height, width].
     pixels
-        uint8 [28, 28], the picture as it was prepared.
+        uint8 [channels, height, width], the picture as it was prepared.
     names
         Of the classes.
     probabilities
@@ -142,7 +141,7 @@ def plot_prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str
     picture_axes.set_title("the picture")
     _show_sheet(picture_axes, picture)
     pixel_axes.set_title("what the model saw")
-    _show_sheet(pixel_axes, pixels)
+    _show_sheet(pixel_axes, np.moveaxis(pixels, 0, 2))
     positions = range(len(most_probable))
     bar_axes.barh(positions, probabilities[most_probable])
     bar_axes.set_yticks(positions, [escape_text(names[index]) for index in most_probable])

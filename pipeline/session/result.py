@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from pipeline.data.forms import Form
+from pipeline.data.preparation import measure_form
 from pipeline.errors import UserError
 from pipeline.evaluation.inference import compute_logits
 from pipeline.evaluation.metrics import Evaluation
@@ -48,8 +50,11 @@ def finish(training: Training, patience: Patience) -> tuple[TrainingResult, Deli
     StoreAway, StoreError, OSError, UserError
         The store did not take everything. All of it is in the folder of the training.
     """
+    train = training.splits.train
+    form = measure_form(train.images.numpy(), train.kind)
+    del train  # makes room for what follows
     evaluation = _score(training)
-    result = _write_result(training, evaluation)
+    result = _write_result(training, evaluation, form)
     try:
         delivered = log_result(training.folder, result, patience)
     except (StoreAway, StoreError, OSError, UserError):
@@ -104,7 +109,7 @@ def _score(training: Training) -> Evaluation:
     return Evaluation.from_logits(logits, test.labels, test.classes)
 
 
-def _write_result(training: Training, evaluation: Evaluation) -> TrainingResult:
+def _write_result(training: Training, evaluation: Evaluation, form: Form) -> TrainingResult:
     """Write the model, and all that is to be logged with it, to the folder of the training."""
     job, state, test = training.job, training.state, training.splits.test
     model = state.model.cpu().to(memory_format=torch.contiguous_format)  # as torch.export wants it
@@ -120,7 +125,8 @@ def _write_result(training: Training, evaluation: Evaluation) -> TrainingResult:
         time=time.time(),
         tags={"result.weights_sha256": compute_weights_sha256(model.state_dict())},
     )
-    write = partial(result.write, model=model, examples=test.images[:2].float(), classes=test.classes)
+    examples = test.images[:2].float()
+    write = partial(result.write, model=model, examples=examples, classes=test.classes, form=form)
     try:
         write(training.folder)
     except UnsavableNetworkError:
@@ -146,7 +152,7 @@ def _write_reports(training: Training, evaluation: Evaluation) -> None:
     texts = {
         "classification_report.json": json.dumps(evaluation.classification_report(), indent=2),
         "classification_report.txt": evaluation.classification_report_text(),
-        "model_summary.txt": summarize_model(state.model),
+        "model_summary.txt": summarize_model(state.model, training.splits.test.images.shape[1:]),
     }
     try:
         with atomic_file(training.folder / REPORTS_FOLDER) as folder:

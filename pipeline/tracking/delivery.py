@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, TypeAdapter
 
+from pipeline.data.forms import Form
 from pipeline.documents import DamagedError, parse_record
 from pipeline.errors import UserError
 from pipeline.files import atomic_file, read_text
@@ -71,7 +72,7 @@ class TrainingResult:
         if not set(REQUIRED_METRICS) <= set(self.metrics) or "dataset" not in self.params:
             raise ValueError(f"the metrics lack one of {', '.join(REQUIRED_METRICS)}, or the parameters the data set")
 
-    def write(self, folder: Path, model: "Module", examples: "Tensor", classes: Sequence[str]) -> None:
+    def write(self, folder: Path, model: "Module", examples: "Tensor", classes: Sequence[str], form: Form) -> None:
         """Write the model and ``result.json`` into the folder; see `pipeline.tracking.models.save_model`.
 
         Raises
@@ -83,7 +84,7 @@ class TrainingResult:
         """
         remove_result(folder)
         with atomic_file(folder / MODEL_FOLDER) as path:
-            models.save_model(model, examples, classes, path)
+            models.save_model(model, examples, classes, form, path)
         with atomic_file(folder / RESULT_FILE) as path:
             path.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
 

@@ -17,7 +17,7 @@ import mlflow
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
-from pipeline.data.catalog import IMAGE_SHAPE
+from pipeline.data.forms import Form
 from pipeline.errors import UserError
 from pipeline.pt2.archive import read_archive
 from pipeline.pt2.program import Program
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # a promotion needs no PyTorch, which takes seconds to import
 logger = logging.getLogger(__name__)
 
 MODEL_URI = re.compile(r"models:/(?P<model_id>m-[0-9a-zA-Z]+)")
-INPUT_SHAPE = (-1, *IMAGE_SHAPE)
 ADDED_FILE = "registered_model_meta"  # MLflow writes it into each folder that it downloads; nobody reads it
 
 
@@ -46,10 +45,11 @@ class StoredModel:
 
     Attributes
     ----------
-    module : float32 [N, 1, 28, 28] of raw pixels to logits, float32 [N, classes].
+    module : float32 [N, channels, height, width] of raw pixels to logits, float32 [N, classes].
     model_id, run_id : MLflow's ids of the model and of the run that made it.
     uri : the address it was loaded from.
     classes : the names of the classes, in the order of the logits.
+    form : of the images that it takes.
     sha256 : its identity, see `pipeline.tracking.manifest`.
     size : of its file, in bytes.
     parameters : how many trainable numbers it has.
@@ -60,6 +60,7 @@ class StoredModel:
     run_id: str
     uri: str
     classes: tuple[str, ...]
+    form: Form
     sha256: str
     size: int
     parameters: int
@@ -111,6 +112,7 @@ class OpenModel:
             run_id=self.run_id,
             uri=self.reference.uri,
             classes=self.classes,
+            form=self.usage.form,
             sha256=self.sha256,
             size=size,
             parameters=self.program.parameters,
@@ -279,9 +281,10 @@ def _compare_digests(source: _Source, manifest: Manifest) -> None:
 
 def _check_usage(name: str, usage: Usage, program: Program) -> None:
     """Check that the network takes and gives what the metadata say, and that the scripts can use it."""
-    if program.input_shape != INPUT_SHAPE:
-        raise UserError(f"{name} takes inputs of shape {program.input_shape}, not {INPUT_SHAPE}; choose another model")
-    if usage.shape != IMAGE_SHAPE:
-        raise UserError(f"{name} takes images of shape {IMAGE_SHAPE}, its metadata say {usage.shape}; train it again")
+    input_shape = (-1, *usage.shape)
+    if program.input_shape != input_shape:
+        raise UserError(
+            f"{name} takes inputs of shape {program.input_shape}, its metadata say {input_shape}; train it again"
+        )
     if len(usage.classes) != program.classes:
         raise UserError(f"{name} names {len(usage.classes)} classes and gives {program.classes} logits; train it again")

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline.data.forms import Form, parse_form
 from pipeline.documents import DamagedError, describe_problem, is_unicode, parse_yaml
 from pipeline.errors import UserError
 from pipeline.regular_files import read_file
@@ -25,7 +26,6 @@ OTHER_FILES = (
     "serving_input_example.json",
 )
 MAX_METADATA_SIZE = 1_000_000  # bytes
-INK = "ink"  # how pictures are prepared: bright ink on a dark background, as MNIST's authors did
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class Usage(_Part):
     ----------
     classes : the class names, in the order of the logits.
     shape : channels, height and width of an image.
-    preparation : how pictures are prepared for it.
+    preparation : what `pipeline.data.forms.describe_form` says of the form of an image.
     """
 
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     shape: Annotated[tuple[int, int, int], Field(strict=False)]
-    preparation: Literal["ink"]
+    preparation: str | dict[str, Any]
 
     @field_validator("classes")
     @classmethod
@@ -154,6 +154,16 @@ class Usage(_Part):
         if "" in names or len(set(names)) < len(names):
             raise ValueError("a name is empty or there twice")
         return names
+
+    @model_validator(mode="after")
+    def _check_form(self) -> "Usage":
+        assert self.form
+        return self
+
+    @property
+    def form(self) -> Form:
+        """The form of an image."""
+        return parse_form(self.shape, self.preparation)
 
 
 class _Metadata(_Part):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 
-from pipeline.data.catalog import IMAGE_SHAPE
+from pipeline.data.forms import Form, describe_form
 from pipeline.errors import UserError
 from pipeline.pt2.archive import find_problem
 from pipeline.pt2.export import rewrite_archive
-from pipeline.tracking.manifest import INK, MODEL_FILE, build_manifest
+from pipeline.tracking.manifest import MODEL_FILE, build_manifest
 from pipeline.tracking.pages import iterate_pages
 from pipeline.tracking.runs import Run, get_run
 from pipeline.tracking.store import get_client
@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # a promotion needs no PyTorch, which takes seconds to import
     import torch
     from mlflow.models import ModelSignature
 
-INPUT_SHAPE = (-1, *IMAGE_SHAPE)
 RUN_DIGEST_TAG = "result.model_sha256"  # of the run that made the model
 MODEL_DIGEST_TAG = "model.sha256"  # of the logged model
 REQUIRED_PACKAGES = ("mlflow", "torch", "numpy")  # what a model needs to be served
@@ -33,7 +32,9 @@ class UnsavableNetworkError(UserError):
     """The network uses operators that the reader of model files does not know."""
 
 
-def save_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequence[str], folder: Path) -> None:
+def save_model(
+    model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequence[str], form: Form, folder: Path
+) -> None:
     """Write ``model`` to ``folder`` in MLflow's ``pt2`` format (torch.export); the store is not needed.
 
     The archive is rewritten in the form that `pipeline.pt2.archive` reads. MLflow can read it too.
@@ -43,10 +44,12 @@ def save_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequ
     model
         On the CPU, in evaluation mode, contiguous.
     examples
-        float32 [2, 1, 28, 28], stored as the input example. Two, because torch.export takes a batch of one for a
-        constant.
+        float32 [2, channels, height, width], stored as the input example. Two, because torch.export takes a
+        batch of one for a constant.
     classes
         Their names go into the model's metadata, so that whoever has the model can name its answers.
+    form
+        Of the images; it goes there too, so that whoever has the model can prepare pictures for it.
     folder
         It must not exist.
 
@@ -62,9 +65,9 @@ def save_model(model: "torch.nn.Module", examples: "torch.Tensor", classes: Sequ
         model,
         folder,
         serialization_format="pt2",
-        signature=_build_signature(len(classes)),
+        signature=_build_signature(form.shape, len(classes)),
         input_example=examples.numpy(),
-        metadata={"classes": list(classes), "shape": list(IMAGE_SHAPE), "preparation": INK},
+        metadata={"classes": list(classes), "shape": list(form.shape), "preparation": describe_form(form)},
         pip_requirements=[_pin_package(name) for name in REQUIRED_PACKAGES],
     )
     file = folder / MODEL_FILE
@@ -148,12 +151,12 @@ def _write_origin(folder: Path, model: LoggedModel) -> None:
     metadata.save(folder / "MLmodel")
 
 
-def _build_signature(classes: int) -> "ModelSignature":
+def _build_signature(shape: Sequence[int], classes: int) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     float32 = np.dtype("float32")
-    inputs = Schema([TensorSpec(float32, INPUT_SHAPE)])
+    inputs = Schema([TensorSpec(float32, (-1, *shape))])
     outputs = Schema([TensorSpec(float32, (-1, classes))])
     return ModelSignature(inputs, outputs)
 

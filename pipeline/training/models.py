@@ -1,14 +1,14 @@
 """The networks. Raw pixels in, logits out: normalisation is part of the model, so nobody has to remember it."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.catalog import IMAGE_SHAPE
 from pipeline.errors import UserError
 
-CHANNELS, HEIGHT, WIDTH = IMAGE_SHAPE
+Shape = Sequence[int]  # of an image: channels, height, width
 
 
 class Normalize(nn.Module):
@@ -41,10 +41,10 @@ class Temperature(nn.Module):
         return logits / self.value
 
 
-def build_cnn(classes: int) -> nn.Module:
+def build_cnn(shape: Shape, classes: int) -> nn.Module:
     """Return three convolutions, made for speed."""
     return nn.Sequential(
-        *_conv_block(CHANNELS, 16, kernel=5, stride=2),  # 12x12: the stride saves work where the pixels are most
+        *_conv_block(shape[0], 16, kernel=5, stride=2),  # 12x12: the stride saves work where the pixels are most
         *_conv_block(16, 32, pool=2),  # 5x5: without padding each layer has fewer positions to compute
         *_conv_block(32, 96),  # 3x3: channels cost little where positions are few
         nn.Flatten(),
@@ -52,13 +52,13 @@ def build_cnn(classes: int) -> nn.Module:
     )
 
 
-def build_resnet(classes: int) -> nn.Module:
+def build_resnet(shape: Shape, classes: int) -> nn.Module:
     """Return seven convolutions, four of them in residual blocks (He et al., https://arxiv.org/abs/1512.03385).
 
     It costs ten times as much as the cnn. It is for images that are harder than digits.
     """
     return nn.Sequential(
-        *_conv_block(CHANNELS, 32, padding=1, pool=2),  # 14x14
+        *_conv_block(shape[0], 32, padding=1, pool=2),  # 14x14
         *_conv_block(32, 64, padding=1, pool=2),  # 7x7
         ResidualBlock(64),
         *_conv_block(64, 128, padding=1),
@@ -69,14 +69,14 @@ def build_resnet(classes: int) -> nn.Module:
     )
 
 
-def build_mlp(classes: int) -> nn.Module:
+def build_mlp(shape: Shape, classes: int) -> nn.Module:
     """Return the fully connected network of PyTorch's quickstart.
 
     Source: https://pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html
     """
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(CHANNELS * HEIGHT * WIDTH, 512),
+        nn.Linear(math.prod(shape), 512),
         nn.ReLU(),
         nn.Linear(512, 512),
         nn.ReLU(),
@@ -85,13 +85,13 @@ def build_mlp(classes: int) -> nn.Module:
 
 
 # The names are those of `pipeline.training.config.MODELS`.
-BODIES: dict[str, Callable[[int], nn.Module]] = {"cnn": build_cnn, "resnet": build_resnet, "mlp": build_mlp}
+BODIES: dict[str, Callable[[Shape, int], nn.Module]] = {"cnn": build_cnn, "resnet": build_resnet, "mlp": build_mlp}
 
 
 def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
     """Return a freshly initialised network: normalisation, the body of that name, temperature.
 
-    It takes float32 [N, 1, 28, 28] of raw pixel values, 0 to 255, and returns logits, float32 [N, classes].
+    It takes raw pixels, float32 [N, channels, height, width], 0 to 255, and returns logits, float32 [N, classes].
 
     Parameters
     ----------
@@ -100,7 +100,8 @@ def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
     classes
         Number of classes.
     images
-        uint8 [N, 1, 28, 28], the training images. Their mean and standard deviation normalise the input.
+        uint8 [N, channels, height, width], the training images. They give the shape; their mean and
+        standard deviation normalise the input.
 
     Raises
     ------
@@ -109,9 +110,10 @@ def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
     """
     if name not in BODIES:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(BODIES)}")
+    shape = images.shape[1:]
     mean, std = _pixel_statistics(images)
-    model = nn.Sequential(Normalize(mean, std), BODIES[name](classes), Temperature())
-    _check_output(name, model, classes)
+    model = nn.Sequential(Normalize(mean, std), BODIES[name](shape, classes), Temperature())
+    _check_output(name, model, shape, classes)
     return model
 
 
@@ -143,9 +145,9 @@ def load_weights(model: nn.Sequential, weights: Mapping[str, Tensor], origin: st
 
 
 @torch.inference_mode()
-def _check_output(name: str, model: nn.Sequential, classes: int) -> None:
+def _check_output(name: str, model: nn.Sequential, image_shape: Shape, classes: int) -> None:
     model.eval()
-    shape = tuple(model(torch.zeros(2, *IMAGE_SHAPE)).shape)
+    shape = tuple(model(torch.zeros(2, *image_shape)).shape)
     model.train()
     if shape != (2, classes):
         raise UserError(
@@ -191,9 +193,9 @@ class ResidualBlock(nn.Module):
         return result
 
 
-def summarize_model(model: nn.Module) -> str:
-    """Return a table of layers, output shapes, parameters and multiply-adds for one image."""
+def summarize_model(model: nn.Module, shape: Shape) -> str:
+    """Return a table of layers, output shapes, parameters and multiply-adds for one image of ``shape``."""
     import torchinfo
 
     columns = ("output_size", "num_params", "mult_adds")
-    return str(torchinfo.summary(model, (1, *IMAGE_SHAPE), col_names=columns, verbose=0))
+    return str(torchinfo.summary(model, (1, *shape), col_names=columns, verbose=0))

@@ -20,6 +20,7 @@ import evaluate
 import pytorch_demo
 from pipeline.data import datasets
 from pipeline.data.datasets import load_test_split
+from pipeline.data.forms import MNIST_FORM
 from pipeline.tracking.loading import load_model
 from pipeline.tracking.models import find_model_uri, log_model, save_model
 from pipeline.tracking.registry import ModelReference
@@ -355,7 +356,7 @@ def test_class_that_is_never_predicted_is_found(digits_pipeline: PipelineRun, mo
     examples = load_test_split("digits", Path("data")).images[:2].float()
     with start_run("pytorch-demo", None) as run_id:
         log_params(run_id, {"dataset": "digits"})
-        save_model(model, examples, tuple("0123456789"), Path("never_five"))
+        save_model(model, examples, tuple("0123456789"), MNIST_FORM, Path("never_five"))
         log_model(run_id, Path("never_five"))
     result = call_main(evaluate.main, "--run-id", run_id, folder=digits_pipeline.folder)
     answers = read_answers(digits_pipeline.folder, result)

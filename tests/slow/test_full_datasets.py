@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline.data.catalog import TORCHVISION_DATASETS
 from pipeline.data.datasets import load_splits, load_test_split
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.idx import read_idx, write_idx
 from pipeline.data.preparation import prepare_image
 from support.drawings import correlate_images, encode_picture, find_centre, prepare_file
@@ -73,8 +74,8 @@ def test_28x28_images_stay_unchanged(name: str, real_data: Path) -> None:
 
 def test_inverted_digits_are_inverted_back(digits: np.ndarray) -> None:
     for digit in digits:
-        prepared = prepare_image(255 - digit)
-        assert np.array_equal(prepared.pixels, digit)
+        prepared = prepare_image(255 - digit, MNIST_FORM)
+        assert np.array_equal(prepared.pixels[0], digit)
         assert prepared.changes == ("inverted",)
 
 

@@ -22,6 +22,7 @@ import evaluate
 import promote
 import pytorch_demo
 from pipeline.data.datasets import load_splits
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.prepared import save_dataset
 from pipeline.data.splits import Dataset
 from pipeline.promotion import policy
@@ -291,7 +292,7 @@ def test_honest_bad_model_is_judged(shop: Shop) -> None:
         last.weight *= 1e6  # logits far beyond what a probability can show
     with runs.start_run("pytorch-demo", None) as run_id:
         runs.log_params(run_id, {"dataset": "own", "test_digest": splits.test.digest})
-        models.save_model(model, splits.test.images[:2].float(), splits.test.classes, Path("bad"))
+        models.save_model(model, splits.test.images[:2].float(), splits.test.classes, MNIST_FORM, Path("bad"))
         uri = models.log_model(run_id, Path("bad")).uri
     MlflowClient().create_model_version(NAME, uri, run_id, model_id=uri.removeprefix("models:/"))
     evaluated = call_main(evaluate.main, "--run-id", run_id, "--log-mlflow")

@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pipeline.data.images import convert_to_grey, read_image
-from pipeline.data.preparation import PreparedImage, prepare_image
+from pipeline.data.forms import MNIST_FORM
+from pipeline.data.images import convert_image
+from pipeline.data.preparation import PreparedImage, prepare_image, read_picture
 
 INK = 20
 PAPER = 235
@@ -31,12 +32,12 @@ def encode_picture(picture: Image.Image, file_format: str, **options: object) ->
 
 def prepare_file(content: bytes) -> np.ndarray:
     """Return the prepared pixels of the picture in a file's ``content``."""
-    return prepare_image(read_image(io.BytesIO(content))).pixels
+    return np.asarray(prepare_image(read_picture(io.BytesIO(content), MNIST_FORM), MNIST_FORM).pixels[0])
 
 
 def prepare_array(grey: np.ndarray) -> PreparedImage:
     """Return the picture with these grey levels, uint8 [height, width], prepared as a file with it would be."""
-    return prepare_image(convert_to_grey(Image.fromarray(grey)))
+    return prepare_image(convert_image(Image.fromarray(grey)), MNIST_FORM)
 
 
 def prepare_page() -> np.ndarray:

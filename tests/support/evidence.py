@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.splits import Dataset
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.record import EVALUATION_FOLDER
@@ -66,7 +67,7 @@ class FakeModels:
         number = int(reference.version)
         if number in self.load_errors:
             raise self.load_errors[number]
-        return SimpleNamespace(module=ConstantModel(len(self.read_model(reference).classes)))
+        return SimpleNamespace(module=ConstantModel(len(self.read_model(reference).classes)), form=MNIST_FORM)
 
 
 def build_test_split(evaluation: Evaluation) -> Dataset:

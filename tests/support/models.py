@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pipeline.data.forms import MNIST_FORM
 from pipeline.tracking.models import LoggedModelReference, log_model, save_model
 
 CLASSES = tuple("0123456789")
@@ -26,5 +27,5 @@ def log_network(
     classes: Sequence[str] = CLASSES,
 ) -> LoggedModelReference:
     """Log the network to the run, by way of ``folder``."""
-    save_model(network, examples, classes, folder / "model")
+    save_model(network, examples, classes, MNIST_FORM, folder / "model")
     return log_model(run_id, folder / "model")

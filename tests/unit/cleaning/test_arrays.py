@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cleaning.importers import RawImage, find_images
+from pipeline.cleaning.importers import find_images
+from pipeline.cleaning.raw_images import RawImage
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.idx import name_idx_files, write_idx
 from pipeline.data.images import UnusableImageError
 from pipeline.errors import UserError
@@ -34,7 +36,7 @@ def list_labels(source: Path) -> list[str]:
 
 
 def read_all(images: list[RawImage]) -> np.ndarray:
-    return np.stack([image.read_grey() for image in images])
+    return np.stack([image.read(MNIST_FORM) for image in images])
 
 
 def read_error(source: Path) -> str:
@@ -250,7 +252,7 @@ def test_dark_image_stays_dark(tmp_path: Path) -> None:
     pixels = X / 255
     pixels[3] *= 0.1
     images = find_images(save_npz(tmp_path, {"x": pixels, "y": Y})).images
-    assert images[3].read_grey().max() == 26  # 0.1 of 255
+    assert images[3].read(MNIST_FORM).max() == 26  # 0.1 of 255
 
 
 def test_bad_image_does_not_change_white(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_bad_image_does_not_change_white(tmp_path: Path) -> None:
     problems = {}
     for index, image in enumerate(images):
         try:
-            assert np.array_equal(image.read_grey(), X[index])
+            assert np.array_equal(image.read(MNIST_FORM), X[index])
         except UnusableImageError as error:
             problems[index] = error.problem
     assert problems == {4: "out_of_range", 5: "not_finite", 6: "out_of_range", 7: "not_finite"}
@@ -277,7 +279,7 @@ def test_nan_in_every_image_is_reported(indices: tuple[Any, ...], tmp_path: Path
     assert len(images) == 12
     for image in images:
         with pytest.raises(UnusableImageError, match="not numbers"):
-            image.read_grey()
+            image.read(MNIST_FORM)
 
 
 def test_mostly_black_bytes_keep_their_levels(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from PIL import Image
 
 from pipeline.cleaning import checks, label_issues
 from pipeline.cleaning.checks import CleanedImages, clean_images
-from pipeline.cleaning.importers import RawImage
 from pipeline.cleaning.label_issues import LabelIssue
+from pipeline.cleaning.raw_images import RawImage
 from pipeline.data.datasets import load_splits
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
 
@@ -44,7 +45,7 @@ def clean(images: Sequence[RawImage], **options: bool) -> CleanedImages:
 
 
 def stack_pixels(images: Sequence[RawImage]) -> np.ndarray:
-    return np.stack([image.read_grey() for image in images])
+    return np.stack([image.read(MNIST_FORM) for image in images])
 
 
 def list_names(cleaned: CleanedImages, problem: str) -> list[str]:
@@ -177,7 +178,7 @@ def test_dark_images_are_inverted(digits: Dataset) -> None:
     images = make_images(digits, TWO_CLASSES)
     inverted = []
     for image in images:
-        pixels = 255 - image.read_grey()
+        pixels = 255 - image.read(MNIST_FORM)
         inverted.append(copy_image(image, image.name, content=pixels))
     cleaned = clean(inverted)
     assert len(cleaned.findings["inverted"]) == 24
@@ -186,7 +187,7 @@ def test_dark_images_are_inverted(digits: Dataset) -> None:
 
 def test_large_images_are_resized(digits: Dataset) -> None:
     images = make_images(digits, TWO_CLASSES)
-    picture = Image.fromarray(images[0].read_grey()).resize((140, 140))
+    picture = Image.fromarray(images[0].read(MNIST_FORM)).resize((140, 140))
     images[0] = copy_image(images[0], "large", content=np.array(picture))
     cleaned = clean(images)
     assert list_names(cleaned, "resized") == ["large"]

@@ -8,7 +8,7 @@ from pipeline.cleaning.duplicates import (
     find_near_duplicates,
     iterate_similar_hashes,
 )
-from pipeline.cleaning.importers import RawImage
+from pipeline.cleaning.raw_images import RawImage
 
 RANDOM = np.random.default_rng(0)
 FIRST, SECOND = RANDOM.integers(0, 256, (2, 28, 28), np.uint8)

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from pipeline.cleaning.importers import RawImage, find_images, sort_classes
+from pipeline.cleaning.importers import find_images
+from pipeline.cleaning.raw_images import RawImage, sort_classes
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import UnusableImageError
 from pipeline.errors import UserError
 
@@ -53,14 +55,14 @@ def test_image_is_read_from_its_file(tmp_path: Path) -> None:
     draw(tmp_path, "a/1.png", "b/2.png")
     first = find_images(tmp_path).images[0]
     assert first.content == tmp_path / "a" / "1.png"
-    assert np.array_equal(first.read_grey(), PIXELS[0])
+    assert np.array_equal(first.read(MNIST_FORM), PIXELS[0])
 
 
 def test_damaged_file_is_found_but_unusable(tmp_path: Path) -> None:
     draw(tmp_path, "a/1.png")
     (tmp_path / "a" / "1.png").write_bytes(b"hello")
     with pytest.raises(UnusableImageError):
-        find_images(tmp_path).images[0].read_grey()
+        find_images(tmp_path).images[0].read(MNIST_FORM)
 
 
 def test_file_that_vanishes_is_unusable(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_file_that_vanishes_is_unusable(tmp_path: Path) -> None:
     image = find_images(tmp_path).images[0]
     (tmp_path / "a" / "1.png").unlink()
     with pytest.raises(UnusableImageError, match="No such file"):
-        image.read_grey()
+        image.read(MNIST_FORM)
 
 
 def test_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "source" / "a")
     (tmp_path / "source" / "a").symlink_to(tmp_path / "elsewhere" / "a")
     with pytest.raises(UnusableImageError, match="Not a directory"):
-        image.read_grey()
+        image.read(MNIST_FORM)
 
 
 def test_classes_are_those_of_imagefolder(tmp_path: Path) -> None:

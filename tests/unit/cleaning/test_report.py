@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cleaning.checks import PROBLEMS, CleanedImages, Finding
-from pipeline.cleaning.importers import FoundImages, RawImage
+from pipeline.cleaning.raw_images import FoundImages, RawImage
 from pipeline.cleaning.report import (
     build_datasets,
     build_report,

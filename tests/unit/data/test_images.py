@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import (
     BLANK,
     NOT_FINITE,
     OUT_OF_RANGE,
     UNREADABLE,
     UnusableImageError,
-    convert_to_grey,
+    convert_image,
     guess_white_level,
     read_image,
     scale_to_bytes,
@@ -104,13 +105,13 @@ def test_large_picture_is_reduced_in_proportion(file_format: str) -> None:
     grey = read_image(io.BytesIO(content))
     assert grey.dtype == np.uint8
     assert grey.shape == (144, 192)
-    assert mean_difference(prepare_image(grey).pixels, prepare_page()) < 30
+    assert mean_difference(prepare_image(grey, MNIST_FORM).pixels[0], prepare_page()) < 30
 
 
 def test_opened_picture_is_converted_as_its_file(tmp_path: Path) -> None:
     page = draw_page().convert("RGB")
     page.save(tmp_path / "page.png")
-    assert np.array_equal(convert_to_grey(page), read_image(tmp_path / "page.png"))
+    assert np.array_equal(convert_image(page), read_image(tmp_path / "page.png"))
 
 
 # --- transparency ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from pipeline.data.datasets import load_test_split
+from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import BLANK, UnusableImageError
 from pipeline.data.preparation import prepare_image
 from support.drawings import (
@@ -33,22 +34,22 @@ def measure_ink(pixels: np.ndarray, threshold: int) -> tuple[int, int]:
 
 def test_bright_on_dark_28x28_stays_unchanged(digits: np.ndarray) -> None:
     for digit in digits:
-        prepared = prepare_image(digit)
-        assert np.array_equal(prepared.pixels, digit)
+        prepared = prepare_image(digit, MNIST_FORM)
+        assert np.array_equal(prepared.pixels[0], digit)
         assert prepared.changes == ()
 
 
 def test_dark_on_light_28x28_is_only_inverted(digits: np.ndarray) -> None:
     for digit in digits:
-        prepared = prepare_image(255 - digit)
-        assert np.array_equal(prepared.pixels, digit)
+        prepared = prepare_image(255 - digit, MNIST_FORM)
+        assert np.array_equal(prepared.pixels[0], digit)
         assert prepared.changes == ("inverted",)
 
 
 def test_bright_subject_may_fill_the_frame() -> None:
     shirt = np.full((28, 28), 200, np.uint8)
     shirt[:3, :3] = shirt[:3, -3:] = shirt[-3:, :3] = shirt[-3:, -3:] = 0
-    assert prepare_image(shirt).changes == ()
+    assert prepare_image(shirt, MNIST_FORM).changes == ()
 
 
 NOTCHED_BLOCKS = [((30, 90), (200, 200)), ((120, 60), (300, 150)), ((500, 480), (800, 2000)), ((12, 9), (20, 20))]
@@ -77,12 +78,12 @@ def test_ink_is_fitted_and_centred(
     width, height = block
     expected_size = (height * 20 / max(block), width * 20 / max(block))
     assert prepared.changes == changes
-    assert prepared.pixels.shape == (28, 28)
+    assert prepared.pixels.shape == (1, 28, 28)
     assert prepared.pixels.dtype == np.uint8
     assert prepared.pixels.max() == 255
-    assert max(measure_ink(prepared.pixels, threshold=0)) <= 20
-    assert measure_ink(prepared.pixels, threshold=100) == pytest.approx(expected_size, abs=1)
-    assert find_centre(prepared.pixels) == pytest.approx((14, 14), abs=0.51)
+    assert max(measure_ink(prepared.pixels[0], threshold=0)) <= 20
+    assert measure_ink(prepared.pixels[0], threshold=100) == pytest.approx(expected_size, abs=1)
+    assert find_centre(prepared.pixels[0]) == pytest.approx((14, 14), abs=0.51)
 
 
 def test_drawing_is_fitted_and_centred_too() -> None:
@@ -95,7 +96,7 @@ def test_grain_and_shadow_are_removed() -> None:
     shadow = np.linspace(1, 0.6, 240)
     grain = np.random.default_rng(0).normal(0, 10, (180, 240))
     page = np.clip(np.asarray(draw_page()) * shadow + grain, 0, 255)
-    pixels = prepare_array(np.rint(page).astype(np.uint8)).pixels
+    pixels = prepare_array(np.rint(page).astype(np.uint8)).pixels[0]
     near_ink = ndimage.binary_dilation(prepare_page() > 0, iterations=2)
     assert mean_difference(pixels, prepare_page()) < 40  # ink in the shadow is a little paler
     assert pixels[~near_ink].max() <= 1
@@ -104,7 +105,7 @@ def test_grain_and_shadow_are_removed() -> None:
 def test_dust_near_ink_is_removed() -> None:
     page = np.asarray(draw_page()).copy()
     page[170:173, 5:8] = INK
-    pixels = prepare_array(page).pixels
+    pixels = prepare_array(page).pixels[0]
     assert mean_difference(pixels, prepare_page()) < 4
 
 

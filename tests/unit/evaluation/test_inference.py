@@ -57,7 +57,7 @@ def test_parameters_are_counted(linear_model: nn.Module) -> None:
 
 def test_multiply_adds_are_those_of_the_layers() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 10))
-    assert count_multiply_adds(model) == 4 * 26 * 26 * 9 + 4 * 26 * 26 * 10
+    assert count_multiply_adds(model, (1, 28, 28)) == 4 * 26 * 26 * 9 + 4 * 26 * 26 * 10
 
 
 def test_latencies_are_measured_alternately() -> None:
@@ -71,7 +71,7 @@ def test_latencies_are_measured_alternately() -> None:
         calls.append("second")
         return image
 
-    latencies = measure_latencies([first, second], repeats=5)
+    latencies = measure_latencies([(first, (1, 28, 28)), (second, (3, 32, 32))], repeats=5)
     assert len(latencies) == 2
     assert min(latencies) > 0
     assert calls == ["first", "second"] * (len(calls) // 2)

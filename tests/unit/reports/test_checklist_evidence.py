@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from pipeline.data.datasets import Dataset
+from pipeline.data.forms import MNIST_FORM
 from pipeline.evaluation.record import EvaluationRecord
 from pipeline.reports import checklist_evidence
 from pipeline.reports.checklist import Answer
@@ -24,7 +25,7 @@ def build_test_record() -> EvaluationRecord:
 
 def build_stored_model() -> StoredModel:
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 3))
-    return StoredModel(module, "m-1", "8f1c", "models:/m-1", CLASSES, "a" * 64, 9000, 2355)
+    return StoredModel(module, "m-1", "8f1c", "models:/m-1", CLASSES, MNIST_FORM, "a" * 64, 9000, 2355)
 
 
 def add_run(

@@ -123,7 +123,7 @@ def test_contact_sheet_without_rows_says_so() -> None:
 
 def test_prediction_shows_pictures_and_most_probable_classes() -> None:
     picture = np.full((50, 30), 200, np.uint8)
-    pixels = np.full((28, 28), 100, np.uint8)
+    pixels = np.full((1, 28, 28), 100, np.uint8)
     names = [f"class {index}" for index in range(12)]
     probabilities = np.arange(12) / 66
     left, middle, bars = plot_prediction(picture, pixels, names, probabilities).axes

@@ -6,6 +6,7 @@ import torch
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from torch import nn
 
+from pipeline.data.forms import MNIST_FORM, describe_form
 from pipeline.errors import UserError
 from pipeline.tracking import runs
 from pipeline.tracking.models import find_model_uri, log_model, save_model
@@ -31,7 +32,11 @@ def test_model_folder_has_no_pickle_and_pinned_requirements(store: Path) -> None
 def test_metadata_says_what_the_model_takes(store: Path) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(log_small_network(store)))
     metadata = mlflow.models.Model.load(folder)
-    assert metadata.metadata == {"classes": list(CLASSES), "shape": [1, 28, 28], "preparation": "ink"}
+    assert metadata.metadata == {
+        "classes": list(CLASSES),
+        "shape": [1, 28, 28],
+        "preparation": describe_form(MNIST_FORM),
+    }
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != "MLmodel"]
     assert metadata.model_size_bytes is not None
     assert sum(sizes) < metadata.model_size_bytes < sum(sizes) + 2000
@@ -40,7 +45,7 @@ def test_metadata_says_what_the_model_takes(store: Path) -> None:
 def test_mlflow_loads_the_model_without_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     network = small_network()
-    save_model(network, EXAMPLES, CLASSES, tmp_path / "model")
+    save_model(network, EXAMPLES, CLASSES, MNIST_FORM, tmp_path / "model")
     module = mlflow.pytorch.load_model(str(tmp_path / "model"))
     images = torch.full((3, 1, 28, 28), 200.0)
     assert torch.equal(module(images), network(images))
@@ -49,7 +54,7 @@ def test_mlflow_loads_the_model_without_pickle(tmp_path: Path, monkeypatch: pyte
 def test_network_with_another_operator_is_not_saved(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10), nn.GELU()).eval()
     with pytest.raises(UserError, match=r"cannot be saved \('torch.ops.aten.gelu.default' is not .*; add what is"):
-        save_model(network, EXAMPLES, CLASSES, tmp_path / "model")
+        save_model(network, EXAMPLES, CLASSES, MNIST_FORM, tmp_path / "model")
 
 
 def test_repeated_logging_gives_the_same_model(store: Path) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (50, 1, 28, 28), dtype=torch.uint8, generator=generator)
 
 
-def build_without_last_layer(classes: int) -> nn.Module:
+def build_without_last_layer(shape: Sequence[int], classes: int) -> nn.Module:
     return nn.Flatten()
 
 
@@ -84,7 +86,7 @@ def test_the_seed_decides_the_first_weights(name: str, images: torch.Tensor) -> 
 def test_summary_counts_parameters_and_multiply_adds(images: torch.Tensor) -> None:
     model = build_model("mlp", 10, images)
     expected = (784 * 512 + 512) + (512 * 512 + 512) + (512 * 10 + 10)
-    summary = summarize_model(model)
+    summary = summarize_model(model, (1, 28, 28))
     assert count_parameters(model) == expected
     assert f"Total params: {expected:,}" in summary
     assert "Total mult-adds" in summary
