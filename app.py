@@ -150,13 +150,12 @@ def classify_picture(model: ProductionModel, picture: "Path | io.BytesIO | None"
     model.refresh()
     if picture is None:
         return Answer(None, "", INVITATION)
+    stored = model.stored  # the same for picture and answer: another one may be loaded meanwhile
     try:
-        form = model.stored.form
-        pixels = prepare_image(read_picture(picture, form), form).pixels
+        pixels = prepare_image(read_picture(picture, stored.form), stored.form).pixels
     except images.UnusableImageError as error:
         is_blank = error.problem == images.BLANK
         return Answer(None, "", INVITATION if is_blank else f"This cannot be read: {escape_markdown(str(error))}")
-    stored = model.stored
     batch = torch.from_numpy(pixels)[None]
     probabilities = compute_probabilities(stored.module, batch, device=torch.device("cpu"))[0]
     best = int(probabilities.argmax())
@@ -168,11 +167,12 @@ def classify_picture(model: ProductionModel, picture: "Path | io.BytesIO | None"
 
 def format_pixels(pixels: "np.ndarray") -> str:
     """Return the HTML of a picture, uint8 [channels, height, width]. The picture is in the HTML, not in a file."""
-    import numpy as np
     from PIL import Image
 
+    from pipeline.data.preparation import arrange_for_display
+
     file = io.BytesIO()
-    Image.fromarray(np.moveaxis(pixels, 0, 2).squeeze()).save(file, "PNG")
+    Image.fromarray(arrange_for_display(pixels)).save(file, "PNG")
     content = base64.b64encode(file.getvalue()).decode()
     style = "width: 196px; height: 196px; image-rendering: pixelated"
     return f'<img alt="what the model saw" style="{style}" src="data:image/png;base64,{content}">'

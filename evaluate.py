@@ -112,7 +112,7 @@ def evaluate(options: argparse.Namespace, patience: "Patience") -> "EvaluationRe
     output_dir = options.output_dir or default_folder(run_id)
     find_report_files(output_dir)  # it says now what is wrong with them
     test = load_test_split(options.dataset or find_dataset_name(run), options.data_dir)
-    check_shape(stored, test)
+    test.check_shape(stored.form.shape, stored.uri)
     check_classes(stored, test)
     overlap = patience.call(partial(count_overlap, run_id, test))
     log_overlap(run_id, test, overlap)
@@ -153,16 +153,6 @@ def check_classes(stored: "StoredModel", test: "Dataset") -> None:
     if difference:
         raise UserError(
             f"the classes of {stored.uri} are not those of {test.name}: its {difference}; "
-            "evaluate it on the data set that it was trained on"
-        )
-
-
-def check_shape(stored: "StoredModel", test: "Dataset") -> None:
-    """Refuse a model that takes images of another shape than those of the data set."""
-    shape = tuple(test.images.shape[1:])
-    if stored.form.shape != shape:
-        raise UserError(
-            f"{stored.uri} takes images of shape {stored.form.shape}, and those of {test.name} have {shape}; "
             "evaluate it on the data set that it was trained on"
         )
 

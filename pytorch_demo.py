@@ -392,7 +392,7 @@ def build_state(config: TrainingConfig, splits: "Splits", params: dict[str, Any]
         stored = load_model(ModelReference(find_model_uri(config.from_run)))
         load_weights(model, stored.module.state_dict(), origin=f"run {config.from_run}")
     params["model_parameters"] = count_parameters(model)
-    params["model_multiply_adds"] = count_multiply_adds(model.eval(), splits.train.images.shape[1:])
+    params["model_multiply_adds"] = count_multiply_adds(model.eval(), splits.train.shape)
     state = start_training(model, config, len(splits.train), torch.device(config.device))
     params.update(describe_optimizer(state.optimizer))
     return state

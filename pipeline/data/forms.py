@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 INK, PHOTO = "ink", "photo"
-KINDS = (INK, PHOTO)
-MASS, BOX = "mass", "box"
 MAX_SIDE = 1024  # pixels
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -21,14 +19,12 @@ def _check_shape(shape: Shape, channels: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class InkForm:
-    """Ink on paper: bright ink on a black background.
+    """Ink on paper: bright ink on a black background, its centre of mass in the middle.
 
     Attributes
     ----------
     shape : channels (always 1), height and width of an image.
     box : pixels of the longer side of the ink.
-    centring : what is in the middle of an image: the ink's centre of mass ("mass"), or its bounding box ("box").
-    stroke_width : in pixels, the median of the images; None if their ink is not made of strokes.
 
     Raises
     ------
@@ -38,16 +34,12 @@ class InkForm:
 
     shape: Shape
     box: int
-    centring: Literal["mass", "box"]
-    stroke_width: float | None = None
     kind: Literal["ink"] = "ink"
 
     def __post_init__(self) -> None:
         _check_shape(self.shape, (1,))
         if not 1 <= self.box <= min(self.shape[1:]):
             raise ValueError(f"a box of {self.box} pixels does not fit into {self.shape}")
-        if self.stroke_width is not None and not 0 < self.stroke_width <= self.box:
-            raise ValueError(f"a stroke width of {self.stroke_width} pixels does not fit into the box")
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ class PhotoForm:
 Form = InkForm | PhotoForm
 
 # MNIST, as its authors made it: LeCun et al. 1998, section III.A. Models of earlier releases say "ink" and mean this.
-MNIST_FORM = InkForm((1, 28, 28), 20, "mass")
+MNIST_FORM = InkForm((1, 28, 28), 20)
 
 _PARSER: TypeAdapter[Form] = TypeAdapter(
     Annotated[Form, Field(discriminator="kind")], config=ConfigDict(strict=True, extra="forbid")
@@ -97,7 +89,7 @@ def parse_form(shape: Shape, description: Mapping[str, Any] | str) -> Form:
         There is no such form.
     """
     if description == INK:  # a model of an earlier release
-        return InkForm(shape, MNIST_FORM.box, MNIST_FORM.centring)
+        return InkForm(shape, MNIST_FORM.box)
     if not isinstance(description, Mapping):
         raise ValueError(f"there is no form {description!r}")
     try:

@@ -17,10 +17,10 @@ MAD_TO_STD = 1.4826  # median absolute deviation to standard deviation, for a no
 
 
 def measure_ink_form(images: np.ndarray) -> InkForm:
-    """Return the form of training images, uint8 [N, 1, height, width]."""
+    """Return the form of training images, uint8 [N, 1, height, width]: MNIST's, in proportion to their size."""
     _, channels, height, width = images.shape
     box = round(min(height, width) * MNIST_FORM.box / MNIST_FORM.shape[1])
-    return InkForm((channels, height, width), box, MNIST_FORM.centring)
+    return InkForm((channels, height, width), box)
 
 
 def prepare_ink(grey: np.ndarray, form: InkForm) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -24,12 +24,15 @@ class PreparedImage:
     ----------
     pixels : uint8 [channels, height, width].
     changes : what was changed, of "inverted" and "resized".
-    remarks : what a person should know of it, such as that there are several things on it; one text each.
     """
 
     pixels: np.ndarray
     changes: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
+
+
+def arrange_for_display(pixels: np.ndarray) -> np.ndarray:
+    """Return an image, uint8 [channels, height, width], as Pillow takes it: [height, width] or [height, width, 3]."""
+    return pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2)
 
 
 def measure_form(images: np.ndarray, kind: str) -> Form:

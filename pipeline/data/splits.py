@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.forms import INK
+from pipeline.data.forms import INK, Shape
+from pipeline.errors import UserError
 
 SPLIT_SEED = 0  # not the training seed: every run validates on the same images
 
@@ -37,6 +38,26 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def check_shape(self, shape: Shape, origin: str) -> None:
+        """Check that a model, called ``origin`` in the error, that takes images of ``shape`` can take these.
+
+        Raises
+        ------
+        UserError
+            It cannot.
+        """
+        if shape != self.shape:
+            raise UserError(
+                f"{origin} takes images of shape {shape}, and those of {self.name} have {self.shape}; "
+                "evaluate it on the data set that it was trained on"
+            )
 
     @cached_property
     def digest(self) -> str:

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.forms import Shape
 from pipeline.errors import UserError
 
 WARM_UP_CALLS = 10
 
 Model = Callable[[Tensor], Tensor]
-Shape = Sequence[int]  # of an image: channels, height, width
 
 
 def choose_device(name: str) -> torch.device:

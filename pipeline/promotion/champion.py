@@ -138,8 +138,9 @@ def _evaluate(model: OpenModel, test: "Dataset") -> Evaluation:
     if not is_known.any():
         return Evaluation(model.classes, np.empty(0, np.int64), np.empty((0, len(model.classes))))
     device = choose_device("auto")
-    module = loading.load_model(model.reference).module.to(device)
-    logits = compute_logits(module, test.images[is_known], device=device)
+    stored = loading.load_model(model.reference)
+    test.check_shape(stored.form.shape, stored.uri)
+    logits = compute_logits(stored.module.to(device), test.images[is_known], device=device)
     return Evaluation.from_logits(logits, new_labels[is_known], model.classes)
 
 

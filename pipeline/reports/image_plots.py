@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from pipeline.data.preparation import arrange_for_display
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.reports.plots import QuietFigure, escape_text
 
@@ -127,7 +128,7 @@ def plot_prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str
     Parameters
     ----------
     picture
-        uint8 [height, width].
+        uint8 [height, width] or [height, width, 3].
     pixels
         uint8 [channels, height, width], the picture as it was prepared.
     names
@@ -141,7 +142,7 @@ def plot_prediction(picture: np.ndarray, pixels: np.ndarray, names: Sequence[str
     picture_axes.set_title("the picture")
     _show_sheet(picture_axes, picture)
     pixel_axes.set_title("what the model saw")
-    _show_sheet(pixel_axes, np.moveaxis(pixels, 0, 2))
+    _show_sheet(pixel_axes, arrange_for_display(pixels))
     positions = range(len(most_probable))
     bar_axes.barh(positions, probabilities[most_probable])
     bar_axes.set_yticks(positions, [escape_text(names[index]) for index in most_probable])

@@ -13,6 +13,7 @@ import torch
 
 from pipeline.data.forms import Form
 from pipeline.data.preparation import measure_form
+from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
 from pipeline.evaluation.inference import compute_logits
 from pipeline.evaluation.metrics import Evaluation
@@ -50,9 +51,7 @@ def finish(training: Training, patience: Patience) -> tuple[TrainingResult, Deli
     StoreAway, StoreError, OSError, UserError
         The store did not take everything. All of it is in the folder of the training.
     """
-    train = training.splits.train
-    form = measure_form(train.images.numpy(), train.kind)
-    del train  # makes room for what follows
+    form = _measure_form(training.splits.train)  # before `_score`, which lets go of these images
     evaluation = _score(training)
     result = _write_result(training, evaluation, form)
     try:
@@ -95,6 +94,10 @@ def remove_checkpoints(folder: Path, *, keep: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # other trainings are there
         folder.parent.rmdir()
+
+
+def _measure_form(train: Dataset) -> Form:
+    return measure_form(train.images.numpy(), train.kind)
 
 
 def _score(training: Training) -> Evaluation:
@@ -152,7 +155,7 @@ def _write_reports(training: Training, evaluation: Evaluation) -> None:
     texts = {
         "classification_report.json": json.dumps(evaluation.classification_report(), indent=2),
         "classification_report.txt": evaluation.classification_report_text(),
-        "model_summary.txt": summarize_model(state.model, training.splits.test.images.shape[1:]),
+        "model_summary.txt": summarize_model(state.model, training.splits.test.shape),
     }
     try:
         with atomic_file(training.folder / REPORTS_FOLDER) as folder:

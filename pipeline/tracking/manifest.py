@@ -157,7 +157,7 @@ class Usage(_Part):
 
     @model_validator(mode="after")
     def _check_form(self) -> "Usage":
-        assert self.form
+        parse_form(self.shape, self.preparation)
         return self
 
     @property

@@ -1,14 +1,13 @@
 """The networks. Raw pixels in, logits out: normalisation is part of the model, so nobody has to remember it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.forms import Shape
 from pipeline.errors import UserError
-
-Shape = Sequence[int]  # of an image: channels, height, width
 
 
 class Normalize(nn.Module):
@@ -110,7 +109,8 @@ def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
     """
     if name not in BODIES:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(BODIES)}")
-    shape = images.shape[1:]
+    _, channels, height, width = images.shape
+    shape = (channels, height, width)
     mean, std = _pixel_statistics(images)
     model = nn.Sequential(Normalize(mean, std), BODIES[name](shape, classes), Temperature())
     _check_output(name, model, shape, classes)

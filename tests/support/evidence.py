@@ -67,7 +67,9 @@ class FakeModels:
         number = int(reference.version)
         if number in self.load_errors:
             raise self.load_errors[number]
-        return SimpleNamespace(module=ConstantModel(len(self.read_model(reference).classes)), form=MNIST_FORM)
+        module = ConstantModel(len(self.read_model(reference).classes))
+        known = {"module": module, "uri": reference.uri, "form": MNIST_FORM}
+        return SimpleNamespace(**{**known, **self.facts.get(number, {})})
 
 
 def build_test_split(evaluation: Evaluation) -> Dataset:

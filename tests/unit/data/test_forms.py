@@ -7,8 +7,8 @@ import pytest
 from pipeline.data.forms import MNIST_FORM, Form, InkForm, PhotoForm, describe_form, parse_form
 from pipeline.data.preparation import measure_form, prepare_image
 
-INK_FORM = InkForm((1, 32, 48), 24, "box", 2.5)
-INK_DESCRIPTION = {"kind": "ink", "box": 20, "centring": "mass", "stroke_width": None}
+INK_FORM = InkForm((1, 32, 48), 24)
+INK_DESCRIPTION = {"kind": "ink", "box": 20}
 
 
 @pytest.mark.parametrize("form", [MNIST_FORM, INK_FORM, PhotoForm((3, 64, 64)), PhotoForm((1, 28, 28))])

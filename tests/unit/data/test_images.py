@@ -114,6 +114,20 @@ def test_opened_picture_is_converted_as_its_file(tmp_path: Path) -> None:
     assert np.array_equal(convert_image(page), read_image(tmp_path / "page.png"))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_read(mode: str) -> None:
+    content = encode_picture(Image.new("RGB", (30, 20), (200, 100, 50)).convert(mode), "PNG")
+    picture = read_image(io.BytesIO(content), channels=3)
+    assert picture.shape == (20, 30, 3)
+    assert picture[10, 10].tolist() == pytest.approx([200, 100, 50], abs=4)
+
+
+def test_grey_picture_has_three_equal_channels() -> None:
+    picture = read_image(io.BytesIO(encode_picture(draw_page(), "PNG")), channels=3, side=60)
+    assert picture.shape == (45, 60, 3)
+    assert np.ptp(picture, axis=2).max() == 0
+
+
 # --- transparency ---------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from pipeline.data.splits import Dataset, stratified_mask, stratified_split
+from pipeline.errors import UserError
 
 
 @pytest.fixture
@@ -75,3 +76,9 @@ def test_split_keeps_the_order_of_images(dataset: Dataset) -> None:
     assert torch.equal(cut.images, dataset.images[mask])
     assert torch.equal(rest.images, dataset.images[~mask])
     assert len(rest) + len(cut) == len(dataset)
+
+
+def test_model_of_another_shape_is_refused(dataset: Dataset) -> None:
+    dataset.check_shape((1, 28, 28), "models:/m-1")
+    with pytest.raises(UserError, match=r"models:/m-1 takes images of shape \(3, 28, 28\).* random have \(1, 28, 28\)"):
+        dataset.check_shape((3, 28, 28), "models:/m-1")

@@ -7,6 +7,7 @@ import pytest
 from mlflow.exceptions import MlflowException, RestException
 
 from pipeline.data import datasets
+from pipeline.data.forms import PhotoForm
 from pipeline.data.splits import Dataset
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation
@@ -143,6 +144,14 @@ def test_model_that_does_not_run_requires_a_reason(store: Path, models: FakeMode
     decision = judge(register_evaluated_version(store))
     assert "cannot be evaluated (it is refused)" in str(decision.requires_reason)
     assert len(decision.notices) == 2
+
+
+def test_model_of_other_images_requires_a_reason(store: Path, models: FakeModels, pets_split: Dataset) -> None:
+    champion = register_version()
+    decide(champion)
+    models.facts[champion] = {"form": PhotoForm((3, 32, 32))}
+    decision = judge(register_evaluated_version(store))
+    assert "takes images of shape (3, 32, 32), and those of pets have (1, 28, 28)" in str(decision.requires_reason)
 
 
 def test_outage_is_not_taken_for_a_broken_model(store: Path, models: FakeModels) -> None:
