@@ -75,8 +75,8 @@ lock: .venv/installed  ## write the lock files from the requirement files (UPGRA
 ui: .venv/installed  ## show runs and models at http://127.0.0.1:5000 (PORT=... for another port)
 	mlflow ui --port $(or $(PORT),5000)
 
-app: .venv/installed  ## draw a digit and ask the model in Production: http://127.0.0.1:7860 (PORT=...)
-	python app.py --port $(or $(PORT),7860)
+app: .venv/installed  ## draw a digit and ask the model in Production: http://127.0.0.1:7860 (PORT=..., MODEL=...)
+	python app.py --port $(or $(PORT),7860) $(if $(MODEL),--model-name "$(MODEL)")
 
 bench: .venv/installed  ## measure what the README says about speed
 	python benchmarks/time_to_accuracy.py

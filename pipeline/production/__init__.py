@@ -1,0 +1,1 @@
+"""The model in Production at work: it is loaded, kept up to date, and asked."""
