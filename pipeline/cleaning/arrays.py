@@ -1,21 +1,17 @@
-"""Read arrays of images and labels from NumPy and IDX files, and pair them by their names."""
+"""Pair arrays of images and labels by their names or shapes, and check them."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.catalog import CLASSES_FILE, MAX_JSON_SIZE, MAX_PIXELS
-from pipeline.data.class_names import check_class_names, parse_class_names
-from pipeline.data.idx import read_idx
-from pipeline.data.images import guess_white_level
-from pipeline.data.numpy_files import is_npz, map_npy, read_npz
-from pipeline.documents import parse_json
+from pipeline.cleaning.raw_images import RawImage
+from pipeline.data.catalog import MAX_PIXELS
+from pipeline.data.images import WHITE_LEVELS_16_BITS, guess_white_level
 from pipeline.errors import UserError
-from pipeline.regular_files import ListedFile, open_file_below, open_real_file, read_limited
 from pipeline.text import printable
 
 Arrays = dict[str, np.ndarray]  # by name
@@ -31,6 +27,8 @@ SPLIT_OF_WORD = {
     "testing": "test",
     "t10k": "test",
 }
+MIN_NEGATIVE = 0.01  # what a rounding error stays below
+UNNAMED = re.compile(r"arr_[0-9]+")  # how numpy.savez calls arrays that have no name
 WORDS_OF_ROLE = {
     "images": {"x", "images", "image", "data"},
     "labels": {"y", "labels", "label", "targets", "target"},
@@ -57,120 +55,77 @@ class LabelledArray:
     white: float
 
 
-def read_numpy_files(files: Sequence[ListedFile]) -> Arrays:
-    """Return the arrays of .npy and .npz files by name.
-
-    Raises
-    ------
-    ValueError, OSError
-        A file is damaged, does not fit into the memory, has a name twice, or contains Python objects (pickle), which
-        could run code.
-    """
-    arrays: Arrays = {}
-    for listed in files:
-        with open_real_file(listed.real_path) as file:
-            named = read_npz(file) if is_npz(file) else [(listed.path.name, map_npy(file))]
-            for name, array in named:
-                if name in arrays:
-                    raise ValueError(f"there are two arrays called {name!r}")
-                arrays[name] = array
-    return arrays
+def find_split(path: Path) -> str:
+    """Return the split that a file is called after, by the words of its name, else of its folders; "" if none."""
+    for part in reversed(path.parts):
+        for word in _list_words(part):
+            if word in SPLIT_OF_WORD:
+                return SPLIT_OF_WORD[word]
+    return ""
 
 
-def read_idx_files(files: Sequence[ListedFile], source: Path) -> Arrays:
-    """Return the arrays of IDX files of one folder by name, labels as class names if there is a classes.json.
-
-    The packed file is used if a file is there packed and unpacked, as torchvision leaves it.
-
-    Raises
-    ------
-    UserError
-        The files are in more than one folder, or classes.json has a name twice, or an empty one.
-    ValueError, OSError
-        A file is damaged, or classes.json does not fit to the labels.
-    """
-    folders = {str(source / file.path.parent) for file in files}
-    if len(folders) > 1:
-        names = ", ".join(printable(folder) for folder in sorted(folders))
-        raise UserError(f"there are IDX files in {names}; name one of them")
-    names_of_files = {file.path.name for file in files}
-    arrays: Arrays = {}
-    for listed in files:
-        if f"{listed.path.name}.gz" in names_of_files:
-            continue
-        with open_real_file(listed.real_path) as file:
-            arrays[listed.path.name.removesuffix(".gz")] = read_idx(file)
-    classes_folder = _find_classes_folder(source, source / files[0].path.parent)
-    if classes_folder is None:
-        return arrays
-    return _apply_class_names(arrays, classes_folder)
+def split_array(array: LabelledArray) -> Iterator[RawImage]:
+    """Yield the images of an array."""
+    for index, label in enumerate(array.labels):
+        yield RawImage(f"{array.name}[{index}]", label, array.split, array.pixels[index], array.white)
 
 
-def _find_classes_folder(source: Path, folder: Path) -> Path | None:
-    """Return the folder with the classes.json: the source, that of the IDX files, or one between.
-
-    In the layout of torchvision, ``MNIST/raw``, it may be one of the two folders above, also if they are above the
-    source.
-    """
-    candidates = [folder, *folder.parents][: len(folder.parts) - len(source.parts) + 1]
-    if folder.parts[-2:] == ("MNIST", "raw"):
-        candidates += folder.parents[:2]
-    return next((candidate for candidate in candidates if (candidate / CLASSES_FILE).is_file()), None)
-
-
-def _apply_class_names(arrays: Arrays, folder: Path) -> Arrays:
-    """Return the arrays with class names in place of numbers."""
-    classes_file = folder / CLASSES_FILE
-    error = ValueError(f"{classes_file} is not a list with a name for each label")
-    with open_file_below(folder, CLASSES_FILE) as file:
-        try:
-            names = parse_class_names(parse_json(read_limited(file, MAX_JSON_SIZE)))
-        except ValueError:
-            raise error from None
-    check_class_names(names, classes_file)
-    classes = np.array(names, str)
-    result = {}
-    for name, array in arrays.items():
-        if array.ndim != 1:  # images
-            result[name] = array
-            continue
-        is_integer = array.dtype.kind in "iu"
-        if not is_integer or (array < 0).any() or (array >= len(names)).any():
-            raise error
-        result[name] = classes[array]
-    return result
-
-
-def pair_arrays(arrays: Arrays, source: Path) -> list[LabelledArray]:
+def pair_arrays(arrays: Mapping[str, np.ndarray], source: Path) -> list[LabelledArray]:
     """Pair arrays of images with arrays of labels by their names, such as ``X_train`` and ``y_train``.
 
+    Arrays without names, ``arr_0`` and so on, are images if they have rows, else labels. Of two pairs, the first is for
+    training and the second for testing.
+
     Raises
     ------
     UserError
-        A name says neither images nor labels, or an array has no partner, or two arrays have the same role.
+        A name says neither images nor labels, or an array has no partner, or two arrays have the same role, or its
+        values are normalised.
     ValueError
         An array does not have the shape, type or length that it should have.
     """
+    if arrays and all(UNNAMED.fullmatch(name) for name in arrays):
+        groups = _group_shapes(arrays, source)
+    else:
+        groups = _group_names(arrays, source)
     result = []
-    for split_word, names in sorted(_group_names(arrays, source).items()):
+    for split_word, names in sorted(groups.items()):
         if len(names) < 2:
             (name,) = names.values()
             raise UserError(f"{source}: {name!r} has no partner; images and labels are needed")
-        labels = _to_class_names(arrays[names["labels"]])
+        labels = to_class_names(arrays[names["labels"]])
         split = SPLIT_OF_WORD.get(split_word, "")
-        result.append(_label_array(names["images"], arrays[names["images"]], labels, split))
+        result.append(label_array(names["images"], arrays[names["images"]], labels, split, source))
     return result
 
 
-def _group_names(arrays: Arrays, source: Path) -> dict[str, dict[str, str]]:
+def _group_shapes(arrays: Mapping[str, np.ndarray], source: Path) -> dict[str, dict[str, str]]:
+    """Return the names of arrays without names, in their order, by "train" and "test" or "", then by role."""
+    by_role: dict[str, list[str]] = {"images": [], "labels": []}
+    for name in sorted(arrays, key=lambda name: int(name.removeprefix("arr_"))):
+        is_flat = math.prod(arrays[name].shape[1:]) == 1
+        by_role["labels" if is_flat else "images"].append(name)
+    counts = {role: len(names) for role, names in by_role.items()}
+    if counts["images"] != counts["labels"] or counts["images"] > 2:
+        raise UserError(
+            f"{source}: {', '.join(arrays)} are {counts['images']:,} arrays of images and {counts['labels']:,} of "
+            "labels; save them by name: numpy.savez(file, X_train=..., y_train=..., X_test=..., y_test=...)"
+        )
+    splits = [""] if counts["images"] == 1 else ["train", "test"]
+    groups = {}
+    for split, images, labels in zip(splits, by_role["images"], by_role["labels"], strict=True):
+        groups[split] = {"images": images, "labels": labels}
+    return groups
+
+
+def _group_names(arrays: Mapping[str, np.ndarray], source: Path) -> dict[str, dict[str, str]]:
     """Return the names of the arrays by the word for their split, then by "images" or "labels"."""
     groups: dict[str, dict[str, str]] = {}
     for name in arrays:
-        words = re.findall(r"[a-z0-9]+", name.lower())
-        role = _find_role(words)
+        role = find_role(name)
         if role is None:
             raise UserError(f"{source}: the array {name!r} is neither images (X) nor labels (y); remove it")
-        split_word = next((word for word in words if word in SPLIT_OF_WORD), "")
+        split_word = next((word for word in _list_words(name) if word in SPLIT_OF_WORD), "")
         group = groups.setdefault(split_word, {})
         if role in group:
             raise UserError(f"{source}: {name!r} and {group[role]!r} both hold {role}; remove one of them")
@@ -178,15 +133,27 @@ def _group_names(arrays: Arrays, source: Path) -> dict[str, dict[str, str]]:
     return groups
 
 
-def _find_role(words: Sequence[str]) -> str | None:
+def _list_words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())
+
+
+def find_role(name: str) -> str | None:
+    """Return whether an array holds "images" or "labels" by the words of its name; None if they say neither."""
+    words = _list_words(name)
     for role, role_words in WORDS_OF_ROLE.items():
         if role_words.intersection(words):
             return role
     return None
 
 
-def _to_class_names(labels: np.ndarray) -> list[str]:
-    """Return labels of any type as class names."""
+def to_class_names(labels: np.ndarray) -> list[str]:
+    """Return labels of any type, [N] or [N, 1], as class names.
+
+    Raises
+    ------
+    ValueError
+        They are not one label for each image, or are not integers.
+    """
     if labels.ndim == 0:
         raise ValueError("a single number instead of labels")
     columns = math.prod(labels.shape[1:])
@@ -203,7 +170,19 @@ def _to_class_names(labels: np.ndarray) -> list[str]:
     return [str(value) for value in values.tolist()]
 
 
-def _label_array(name: str, pixels: np.ndarray, labels: list[str], split: str) -> LabelledArray:
+def label_array(name: str, pixels: np.ndarray, labels: list[str], split: str, source: Path) -> LabelledArray:
+    """Return an array of images with its labels, and with the value of white in it.
+
+    ``pixels`` is of any numeric type, [N, height, width], [N, 1 or 3, height, width], [N, height, width, 1 or 3], or
+    [N, side * side].
+
+    Raises
+    ------
+    UserError
+        Most images have values below 0: the array is normalised.
+    ValueError
+        The array does not have the shape, type or length that it should have.
+    """
     count = len(pixels) if pixels.ndim else 0
     if count != len(labels) or not labels:
         raise ValueError(f"{name}: {count:,} images and {len(labels):,} labels")
@@ -217,6 +196,7 @@ def _label_array(name: str, pixels: np.ndarray, labels: list[str], split: str) -
     height, width = pixels.shape[1:3]
     if height * width > MAX_PIXELS:
         raise ValueError(f"{name}: images of {height:,} x {width:,} pixels are more than {MAX_PIXELS:,}")
+    _check_not_normalised(name, pixels, source)
     return LabelledArray(name, pixels, labels, split, _find_white(pixels))
 
 
@@ -236,13 +216,34 @@ def _arrange_axes(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def _check_not_normalised(name: str, pixels: np.ndarray, source: Path) -> None:
+    """Raise UserError if most images have values below 0; a few with such values are bad ones."""
+    if pixels.dtype.kind in "bu":
+        return
+    axes = tuple(range(1, pixels.ndim))
+    darkest = np.fmin.reduce(pixels, axes)  # ignores NaN
+    finite = darkest[np.isfinite(darkest)]
+    if not len(finite) or np.median(finite) >= -MIN_NEGATIVE:
+        return
+    brightest = np.fmax.reduce(pixels, axes)
+    low, high = float(finite.min()), float(brightest[np.isfinite(brightest)].max())
+    raise UserError(
+        f"{source}: {printable(name)} has normalised values from {low:g} to {high:g}; give 0 to 255, as the images were"
+    )
+
+
 def _find_white(pixels: np.ndarray) -> float:
-    """Return the value of white, by the brightest pixel of the median image: one bad image does not change it."""
+    """Return the value of white, by the brightest pixel of the median image: one bad image does not change it.
+
+    Values above 255 have 12, 14 or 16 bits, by the brightest pixel of all.
+    """
     brightest = np.fmax.reduce(pixels, tuple(range(1, pixels.ndim)))  # ignores NaN
     finite = brightest[np.isfinite(brightest)]
     if not len(finite):
         return 255.0
     white = guess_white_level(float(np.median(finite)))
+    if white == WHITE_LEVELS_16_BITS[-1]:
+        return min(white, guess_white_level(float(finite.max()), WHITE_LEVELS_16_BITS))
     # Bytes of which most images are black: the median is 0, but the array is not of zeros and ones.
     if white == 1 and pixels.dtype.kind in "ui" and pixels.max() > 1:
         return 255.0

@@ -1,28 +1,29 @@
 """Find the problems of a set of images. Safe ones are fixed, the others are listed for a person."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
 
-import imagehash
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from pipeline.cleaning.duplicates import find_duplicates, find_near_duplicates
+from pipeline.cleaning.duplicates import count_items, find_duplicates, find_near_duplicates, hash_image
 from pipeline.cleaning.raw_images import RawImage, sort_classes
 from pipeline.data.catalog import MAX_CLASSES
-from pipeline.data.forms import MNIST_FORM
+from pipeline.data.forms import Form, InkForm
 from pipeline.data.images import BLANK, MAX_MEMORY, NOT_FINITE, OUT_OF_RANGE, UNREADABLE, UnusableImageError
 from pipeline.data.parallel import parallel_map
 from pipeline.data.preparation import prepare_image
 from pipeline.errors import UserError
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.cleaning.label_issues import LabelIssue
 
 MIN_CLASS_SIZE = 10  # training images; with fewer there is nothing to train, validate and test on
+MAX_SMALL_CLASSES_SHOWN = 10
 TEST_SHARE = 0.15  # of the images, if the source has no test split
 
 SET_ASIDE, LISTED, CHANGED = "set aside", "listed", "changed"
@@ -60,8 +61,17 @@ PROBLEMS = {
     "label_issue": Problem(LISTED, "probably in the wrong class; a model trained on the others says so"),
     "near_duplicate": Problem(LISTED, "nearly the same as another image"),
     "inverted": Problem(CHANGED, "dark on light: now bright on dark"),
-    "resized": Problem(CHANGED, "another size than 28x28: the ink fitted into 20x20, centred by mass"),
+    "resized": Problem(CHANGED, "another size or place than the form's: {}"),  # see `describe_problem`
 }
+
+
+def describe_problem(name: str, form: Form) -> str:
+    """Return the description of a problem in a data set of this form, for people."""
+    _, height, width = form.shape
+    change = f"the middle of the picture resized to {height}x{width}"
+    if isinstance(form, InkForm):
+        change = f"the ink fitted into {form.box}x{form.box} of {height}x{width} pixels, and placed as the form says"
+    return PROBLEMS[name].description.format(change)
 
 
 @dataclass(frozen=True)
@@ -90,10 +100,11 @@ class CleanedImages:
     Attributes
     ----------
     classes : the names of the classes, in the order of the labels.
-    pixels : uint8 [N, 28, 28].
+    pixels : uint8 [N, channels, height, width], mapped from a file.
     labels : int64 [N].
     is_test : bool [N]; whether the image belongs to the test set.
     findings : by problem.
+    form : of the images.
     """
 
     classes: tuple[str, ...]
@@ -101,19 +112,21 @@ class CleanedImages:
     labels: np.ndarray
     is_test: np.ndarray
     findings: Findings
+    form: Form
 
 
 @dataclass(frozen=True)
 class _UsableImages:
-    """Prepared images: where they come from, pixels uint8 [N, 28, 28], perceptual hashes uint64 [N]."""
+    """Prepared images: where they come from, pixels uint8 [N, C, H, W], perceptual hashes uint64 [N]."""
 
     raw: list[RawImage]
     pixels: np.ndarray
     hashes: np.ndarray
 
     def select(self, mask: np.ndarray) -> "_UsableImages":
+        """Return some of the images; the others are overwritten."""
         raw = [self.raw[index] for index in np.flatnonzero(mask)]
-        return _UsableImages(raw, self.pixels[mask], self.hashes[mask])
+        return _UsableImages(raw, move_to_front(self.pixels, mask), self.hashes[mask])
 
     def are_test(self) -> np.ndarray:
         return np.array([raw.split == "test" for raw in self.raw], bool)
@@ -132,8 +145,13 @@ class _UnusableImage:
     detail: str
 
 
-def clean_images(raw_images: Sequence[RawImage], *, drop_label_issues: bool, progress: bool) -> CleanedImages:
-    """Return the images that stay, and what was found.
+def clean_images(
+    raw_images: Sequence[RawImage], form: Form, scratch: BinaryIO, *, drop_label_issues: bool, progress: bool
+) -> CleanedImages:
+    """Return the images that stay, prepared into the form, and what was found.
+
+    The pixels are in ``scratch``, an empty file open to read and write: all of them may need more than the memory.
+    The file must stay as long as they are used.
 
     The same input gives the same output. With ``drop_label_issues`` probable label errors are removed from the
     training images. They are never removed from the test images: to drop those that a model gets wrong would make
@@ -145,7 +163,7 @@ def clean_images(raw_images: Sequence[RawImage], *, drop_label_issues: bool, pro
         Fewer than two classes, or more than 1,000, are left.
     """
     findings: Findings = {name: [] for name in PROBLEMS}
-    images = _prepare_all(raw_images, findings, progress=progress)
+    images = _prepare_all(raw_images, form, scratch, findings, progress=progress)
     images = _remove_duplicates(images, findings)
     images = _remove_small_classes(images, findings)
     classes = _check_classes(images, findings)
@@ -166,15 +184,31 @@ def clean_images(raw_images: Sequence[RawImage], *, drop_label_issues: bool, pro
         detail = f"like {images.raw[first].name}"
         findings["near_duplicate"].append(Finding(images.raw[second], detail, is_set_aside=False))
     is_kept = ~is_dropped
-    return CleanedImages(classes, images.pixels[is_kept], labels[is_kept], is_test[is_kept], findings)
+    pixels = move_to_front(images.pixels, is_kept)
+    return CleanedImages(classes, pixels, labels[is_kept], is_test[is_kept], findings, form)
 
 
-def _prepare_all(raw_images: Sequence[RawImage], findings: Findings, *, progress: bool) -> _UsableImages:
+def move_to_front(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the images that ``mask`` selects, at the front of ``pixels``, where they overwrite the others.
+
+    They are moved in blocks, so that a mapped array may be larger than the memory.
+    """
+    indices = np.flatnonzero(mask)
+    if len(indices) < len(pixels):
+        size = count_items(pixels)
+        for start in range(0, len(indices), size):
+            block = pixels[indices[start : start + size]]
+            pixels[start : start + len(block)] = block
+    return pixels[: len(indices)]
+
+
+def _prepare_all(
+    raw_images: Sequence[RawImage], form: Form, scratch: BinaryIO, findings: Findings, *, progress: bool
+) -> _UsableImages:
     raw: list[RawImage] = []
-    pixels: list[np.ndarray] = []
     hashes: list[int] = []
     item_size = max((raw.content.nbytes for raw in raw_images if isinstance(raw.content, np.ndarray)), default=0)
-    results = parallel_map(_prepare_one, raw_images, memory=MAX_MEMORY, item_size=item_size)
+    results = parallel_map(partial(_prepare_one, form=form), raw_images, memory=MAX_MEMORY, item_size=item_size)
     results_with_bar = tqdm(results, "images", len(raw_images), unit="", disable=not progress)
     for raw_image, result in zip(raw_images, results_with_bar, strict=True):
         if isinstance(result, _UnusableImage):
@@ -183,24 +217,22 @@ def _prepare_all(raw_images: Sequence[RawImage], findings: Findings, *, progress
         for change in result.changes:
             findings[change].append(Finding(raw_image, "", is_set_aside=False))
         raw.append(raw_image)
-        pixels.append(result.pixels)
+        scratch.write(result.pixels.tobytes())
         hashes.append(result.perceptual_hash)
-    shape = MNIST_FORM.shape[1:]
-    stacked = np.stack(pixels) if pixels else np.empty((0, *shape), np.uint8)
-    return _UsableImages(raw, stacked, np.array(hashes, np.uint64))
+    scratch.flush()
+    shape = (len(raw), *form.shape)
+    pixels = np.memmap(scratch, np.uint8, "r+", 0, shape) if raw else np.empty(shape, np.uint8)
+    return _UsableImages(raw, pixels, np.array(hashes, np.uint64))
 
 
-def _prepare_one(raw_image: RawImage) -> _PreparedImage | _UnusableImage:
+def _prepare_one(raw_image: RawImage, form: Form) -> _PreparedImage | _UnusableImage:
     """Return the prepared image, or what is wrong with it."""
     # Worker processes import this module for it. Keep PyTorch out, so that they start at once.
     try:
-        prepared = prepare_image(raw_image.read(MNIST_FORM), MNIST_FORM)
+        prepared = prepare_image(raw_image.read(form), form)
     except UnusableImageError as error:
         return _UnusableImage(error.problem, str(error))
-    # The signs of the lowest frequencies of a cosine transform: Zauner 2010, https://www.phash.org.
-    bits = imagehash.phash(Image.fromarray(prepared.pixels[0])).hash
-    perceptual_hash = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    return _PreparedImage(prepared.pixels[0], perceptual_hash, prepared.changes)
+    return _PreparedImage(prepared.pixels, hash_image(prepared.pixels), prepared.changes)
 
 
 def _remove_duplicates(images: _UsableImages, findings: Findings) -> _UsableImages:
@@ -233,14 +265,37 @@ def _remove_small_classes(images: _UsableImages, findings: Findings) -> _UsableI
     return images.select(is_kept)
 
 
+def describe_small_classes(images: Iterable[tuple[str, str | None]]) -> str:
+    """Return what the classes that are set aside lack, for people: "'x' has 4 of at least 10".
+
+    ``images`` are class and split of each of their images.
+    """
+    counts: Counter[str] = Counter()
+    for label, split in images:
+        counts[label] += split != "test"
+    lines = []
+    for label in sort_classes(counts)[:MAX_SMALL_CLASSES_SHOWN]:
+        name = repr(printable(label))
+        count = counts[label]
+        if count < MIN_CLASS_SIZE:
+            lines.append(f"{name} has {count:,} of at least {MIN_CLASS_SIZE}")
+        else:
+            lines.append(f"{name} has no test image")
+    if len(counts) > len(lines):
+        lines.append(f"and {len(counts) - len(lines):,} more")
+    return ", ".join(lines)
+
+
 def _check_classes(images: _UsableImages, findings: Findings) -> tuple[str, ...]:
     """Return the classes that are left, in the order of their labels."""
     classes = sort_classes(raw.label for raw in images.raw)
     if not 2 <= len(classes) <= MAX_CLASSES:
         counts = [f"{name}: {len(items):,}" for name, items in findings.items() if items]
+        small = [(finding.image.label, finding.image.split) for finding in findings["small_class"]]
+        details = f"; {describe_small_classes(small)}" if small else ""
         raise UserError(
             f"{len(classes):,} classes are left, and 2 to {MAX_CLASSES:,} are needed; "
-            f"found: {', '.join(counts) or 'nothing'}"
+            f"found: {', '.join(counts) or 'nothing'}{details}"
         )
     return tuple(classes)
 

@@ -6,14 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import imagehash
 import numpy as np
+from PIL import Image
 
 from pipeline.cleaning.raw_images import RawImage
+from pipeline.data.preparation import arrange_for_display
 
 MAX_HASH_DISTANCE = 4  # bits of 64 in which the perceptual hashes of near duplicates may differ
 MAX_PIXEL_DISTANCE = 12.0  # grey levels by which their pixels with ink may differ on average
 MIN_INK = 32  # grey level from which a pixel has ink
-PAIRS_AT_ONCE = 4096  # whose pixels are compared: it bounds the memory
+BYTES_AT_ONCE = 2**24  # of images that are compared or moved: it bounds the memory
 MAX_NAMES = 5  # of the other images that are equal to one: a thousand of them would have a million
 
 HASH_BITS = 64
@@ -37,11 +40,25 @@ class Duplicate:
     detail: str
 
 
+def hash_image(pixels: np.ndarray) -> int:
+    """Return the perceptual hash of an image, uint8 [channels, height, width]; of colours, that of their grey levels.
+
+    It has the signs of the lowest frequencies of a cosine transform: Zauner 2010, https://www.phash.org.
+    """
+    bits = imagehash.phash(Image.fromarray(arrange_for_display(pixels))).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def count_items(pixels: np.ndarray) -> int:
+    """Return how many of the images, uint8 [N, channels, height, width], are handled at once."""
+    return max(1, BYTES_AT_ONCE // max(1, math.prod(pixels.shape[1:])))
+
+
 def find_duplicates(raw_images: Sequence[RawImage], pixels: np.ndarray) -> list[Duplicate]:
     """Return the images to remove so that each image is in the data once.
 
     Of equal images the first one stays, but one of the test set before those for training. If equal images are in
-    different classes, none stays: nobody knows which class is right. ``pixels`` is [N, height, width].
+    different classes, none stays: nobody knows which class is right. ``pixels`` is uint8 [N, channels, height, width].
     """
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, image in enumerate(pixels):
@@ -80,13 +97,14 @@ def _reject_all_but_one(raw_images: Sequence[RawImage], group: Sequence[int]) ->
 def find_near_duplicates(hashes: np.ndarray, pixels: np.ndarray) -> list[tuple[int, int]]:
     """Return pairs of indices of images that are nearly equal, the smaller index first.
 
-    Both their perceptual hashes, uint64 [N], and their pixels, uint8 [N, height, width], have to be similar. An image
-    is the second of one pair at most.
+    Both their perceptual hashes, uint64 [N], and their pixels, uint8 [N, channels, height, width], have to be similar.
+    An image is the second of one pair at most.
     """
     first_of = np.full(len(hashes), len(hashes))  # the smallest index of an image that is like this one
+    pairs_at_once = count_items(pixels)
     for pairs in iterate_similar_hashes(hashes):
-        for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            first, second = pairs[start : start + PAIRS_AT_ONCE].T
+        for start in range(0, len(pairs), pairs_at_once):
+            first, second = pairs[start : start + pairs_at_once].T
             is_earlier = first < first_of[second]
             first, second = first[is_earlier], second[is_earlier]
             is_similar = _compare_pixels(pixels[first], pixels[second])
@@ -96,12 +114,12 @@ def find_near_duplicates(hashes: np.ndarray, pixels: np.ndarray) -> list[tuple[i
 
 
 def _compare_pixels(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return which pairs of images, uint8 [pairs, height, width] each, have similar pixels; bool [pairs]."""
+    """Return which pairs of images, uint8 [pairs, C, H, W] each, have similar pixels; bool [pairs]."""
     brighter = np.maximum(first, second)
     darker = np.minimum(first, second)
     has_ink = brighter >= MIN_INK
-    difference = np.where(has_ink, brighter - darker, 0).sum((1, 2))
-    return np.asarray(difference <= MAX_PIXEL_DISTANCE * has_ink.sum((1, 2)))
+    difference = np.where(has_ink, brighter - darker, 0).sum((1, 2, 3))
+    return np.asarray(difference <= MAX_PIXEL_DISTANCE * has_ink.sum((1, 2, 3)))
 
 
 def iterate_similar_hashes(hashes: np.ndarray) -> Iterator[np.ndarray]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from pipeline.cleaning.duplicates import count_items
 from pipeline.data.splits import Dataset
 from pipeline.evaluation.inference import compute_probabilities
 from pipeline.training.config import TrainingConfig
@@ -17,6 +20,9 @@ from pipeline.training.models import build_model
 FOLDS = 3  # a model for each; it judges the images that it was not trained on
 TRAINING_STEPS = 600  # of a model, for any number of images
 BATCH_SIZE = 64
+MAX_SIDE = 64  # pixels; larger images are reduced, which shows the class as well
+MAX_TRAIN_BYTES = 2**29  # of images that a model is trained on
+JUDGED_AT_ONCE = 4096  # images
 DEVICE = torch.device("cpu")  # the same images give the same result on every machine with the same processor
 
 
@@ -40,7 +46,9 @@ def detect_label_issues(
     """Return the images that are probably in the wrong class, the most suspicious first.
 
     Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068), on the probabilities of models that
-    were not trained on the image. ``pixels`` is uint8 [N, 28, 28], ``labels`` int64 [N].
+    were not trained on the image. ``pixels`` is uint8 [N, channels, height, width], ``labels`` int64 [N].
+    If the images are mapped from a file, few of them are in the memory at a time: a model is trained on at most
+    `MAX_TRAIN_BYTES` of them, evenly spaced, and judges its third in blocks.
     """
     from cleanlab.filter import find_label_issues  # brings pandas
 
@@ -58,18 +66,40 @@ def _cross_validate(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, 
     """Return probabilities, float64 [N, classes], of models that were trained on the other folds."""
     from sklearn.model_selection import StratifiedKFold
 
-    dataset = Dataset("cleaning", torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels), classes, "")
     probabilities = np.empty((len(labels), len(classes)))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(labels, labels)
     for train_indices, fold_indices in tqdm(folds, "labels", FOLDS, unit="", disable=not progress):
-        train = dataset.subset(torch.from_numpy(train_indices))
-        fold = dataset.subset(torch.from_numpy(fold_indices))
-        probabilities[fold_indices] = _train_and_predict(train, fold)
+        chosen = _limit_size(train_indices, pixels)
+        train = Dataset("cleaning", _gather(pixels, chosen), torch.from_numpy(labels[chosen]), classes, "")
+        model = _train(train)
+        for start in range(0, len(fold_indices), JUDGED_AT_ONCE):
+            block = fold_indices[start : start + JUDGED_AT_ONCE]
+            probabilities[block] = compute_probabilities(model, _gather(pixels, block), device=DEVICE)
     return probabilities
 
 
-def _train_and_predict(train: Dataset, fold: Dataset) -> np.ndarray:
-    """Return probabilities, float64 [N, classes], for the images of ``fold``."""
+def _limit_size(indices: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Return the indices, or as many of them, evenly spaced, as `MAX_TRAIN_BYTES` hold."""
+    item_size = _gather(pixels, indices[:1]).numel()
+    count = min(len(indices), max(1, MAX_TRAIN_BYTES // item_size))
+    chosen: np.ndarray = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
+    return chosen
+
+
+def _gather(pixels: np.ndarray, indices: np.ndarray) -> Tensor:
+    """Return some of the images, uint8 [indices, channels, height, width]; large ones are reduced."""
+    factor = math.ceil(max(pixels.shape[2:]) / MAX_SIDE)
+    if factor == 1:
+        return torch.from_numpy(pixels[indices])
+    blocks = []
+    size = count_items(pixels)
+    for start in range(0, len(indices), size):
+        block = torch.from_numpy(pixels[indices[start : start + size]]).float()
+        blocks.append(F.avg_pool2d(block, factor, ceil_mode=True).round().to(torch.uint8))
+    return torch.cat(blocks)
+
+
+def _train(train: Dataset) -> nn.Module:
     steps_per_epoch = math.ceil(len(train) / BATCH_SIZE)
     config = TrainingConfig(
         dataset=train.name,
@@ -86,6 +116,7 @@ def _train_and_predict(train: Dataset, fold: Dataset) -> np.ndarray:
     torch.manual_seed(config.seed)
     model = build_model(config.model, len(train.classes), train.images)
     state = start_training(model, config, len(train), DEVICE)
+    validation = train.subset(slice(BATCH_SIZE))  # nobody reads what comes of it
     for _ in range(config.epochs):
-        train_one_epoch(state, train, fold, config)
-    return compute_probabilities(model, fold.images, device=DEVICE)
+        train_one_epoch(state, train, validation, config)
+    return model

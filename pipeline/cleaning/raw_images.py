@@ -1,16 +1,22 @@
 """The images of a source, as they are found: nothing is changed before they are read."""
 
-from collections.abc import Iterable, Sequence
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.data.forms import Form
-from pipeline.data.images import UNREADABLE, UnusableImageError, convert_image, scale_to_bytes
+from pipeline.data.images import FORMATS, UNREADABLE, UnusableImageError, convert_image, scale_to_bytes
 from pipeline.data.preparation import read_picture, working_side
 from pipeline.regular_files import RefusedFile, open_real_file
+
+TURNED_ORIENTATIONS = (5, 6, 7, 8)  # of Exif, tag 274: width and height change places
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +25,12 @@ class RawImage:
 
     Attributes
     ----------
-    name : the path of its file below the source; of an array, the array's name and the index, ``X_train.npy[17]``.
+    name : the path of its file below the source; of an array or a table, also the index, ``X_train.npy[17]``.
     label : the name of its class.
     split : "train", "test", or "" if the source has no splits.
-    content : the file, by its real path; or pixels of any numeric type, [height, width] or [height, width, 3].
-    white : the value of white in the pixels, see `pipeline.data.images.scale_to_bytes`; None for a file.
+    content : the file, by its real path; or pixels of any numeric type, [height, width] or [height, width, 3]; or the
+        bytes of a picture file, uint8 [size].
+    white : the value of white in the pixels, see `pipeline.data.images.scale_to_bytes`; None for a picture file.
     """
 
     name: str
@@ -31,6 +38,11 @@ class RawImage:
     split: str
     content: Path | np.ndarray
     white: float | None = None
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it is a picture file, on the disk or as bytes."""
+        return isinstance(self.content, Path) or self.content.ndim == 1
 
     def read(self, form: Form) -> np.ndarray:
         """Return the picture as `pipeline.data.preparation.prepare_image` needs it for the form.
@@ -40,18 +52,70 @@ class RawImage:
         UnusableImageError
             The file cannot be read, or the pixels are not finite or out of range.
         """
-        if isinstance(self.content, Path):
-            return _read_file(self.content, form)
+        if self.is_encoded:
+            with self.open() as file:
+                return read_picture(file, form)
+        assert isinstance(self.content, np.ndarray)
         picture = Image.fromarray(scale_to_bytes(self.content, self.white))
         return convert_image(picture, channels=form.shape[0], side=working_side(form))
 
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the picture file of an image that `is_encoded`.
 
-def _read_file(file: Path, form: Form) -> np.ndarray:
+        Raises
+        ------
+        UnusableImageError
+            It cannot be opened, or cannot be read to its end.
+        """
+        if isinstance(self.content, np.ndarray):
+            yield io.BytesIO(self.content.tobytes())
+            return
+        try:
+            with open_real_file(self.content) as file:
+                yield file
+        except OSError as error:
+            raise UnusableImageError(UNREADABLE, error.strerror or "the file cannot be read") from None
+
+    def measure_size(self) -> tuple[int, int]:
+        """Return height and width; of a picture file, only the header is read.
+
+        Raises
+        ------
+        UnusableImageError
+            The file cannot be read.
+        """
+        return self._measure()[:2]
+
+    def is_colour(self) -> bool:
+        """Return whether it has three channels, by its header or shape; their values may be equal.
+
+        Raises
+        ------
+        UnusableImageError
+            The file cannot be read.
+        """
+        return self._measure()[2] == 3
+
+    def _measure(self) -> tuple[int, int, int]:
+        if self.is_encoded:
+            with self.open() as file:
+                return _measure_picture(file)
+        assert isinstance(self.content, np.ndarray)
+        height, width, *colours = self.content.shape
+        return height, width, 3 if colours else 1
+
+
+def _measure_picture(file: BinaryIO) -> tuple[int, int, int]:
+    """Return height, width and channels of a picture by its header."""
     try:
-        with open_real_file(file) as content:
-            return read_picture(content, form)
-    except OSError as error:
-        raise UnusableImageError(UNREADABLE, error.strerror or "the file cannot be read") from None
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED_ORIENTATIONS
+            width, height = image.size[::-1] if is_turned else image.size
+            bands = image.getbands() if image.mode != "P" else ("R", "G", "B")
+    except Exception as error:  # each format has its own exceptions for damaged files
+        raise UnusableImageError(UNREADABLE, f"no picture ({type(error).__name__})") from None
+    return height, width, 3 if len(bands) >= 3 else 1
 
 
 @dataclass(frozen=True)
@@ -60,16 +124,18 @@ class FoundImages:
 
     Attributes
     ----------
-    kind : "folders", "idx" or "arrays".
+    kind : "folders", "labels" (a table of file names and classes), "idx", "arrays", "csv", "parquet" or "mat".
     images : all images, in the order of their files or of their arrays.
     ignored_files : the files that are not images by their suffix, or that are in no class folder.
     refused : what is not read because it is no regular file, or a link that leads elsewhere.
+    remarks : what was assumed or passed over, each in one sentence for people.
     """
 
     kind: str
     images: list[RawImage]
     ignored_files: list[str]
     refused: Sequence[RefusedFile] = ()
+    remarks: Sequence[str] = ()
 
 
 def sort_classes(labels: Iterable[str]) -> list[str]:

@@ -11,64 +11,79 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.cleaning.checks import CHANGED, LISTED, PROBLEMS, SET_ASIDE, CleanedImages, Finding
+from pipeline.cleaning.checks import (
+    CHANGED,
+    LISTED,
+    PROBLEMS,
+    SET_ASIDE,
+    CleanedImages,
+    Finding,
+    describe_problem,
+)
 from pipeline.cleaning.raw_images import FoundImages, RawImage
-from pipeline.data.catalog import CLEANING_REPORT_FILE, MAX_JSON_SIZE
-from pipeline.data.forms import MNIST_FORM
+from pipeline.data.catalog import CLEANING_REPORT_FILE, MAX_JSON_SIZE, SPLITS
+from pipeline.data.forms import MAX_SIDE, Form, PhotoForm
 from pipeline.data.images import MAX_FILE_SIZE, UnusableImageError
-from pipeline.data.splits import Dataset
+from pipeline.data.preparation import arrange_for_display
+from pipeline.data.prepared import describe_shape_and_form
+from pipeline.data.splits import Dataset, Splits
 from pipeline.errors import UserError
-from pipeline.regular_files import open_real_file, read_limited
+from pipeline.regular_files import read_limited
 from pipeline.text import escape_markdown
 
 MARKDOWN_FILE = "cleaning_report.md"
 SHEET_FILE = "cleaning_report.png"
+JPEG_START = b"\xff\xd8"
 QUARANTINE_FOLDER = "quarantine"
 MAX_LISTED = 20  # images of a problem in the report for people
 MAX_EXAMPLES = 8  # images of a problem on the contact sheet
+MAX_CLASS_EXAMPLES = 10  # good images of a class on it
+MAX_CLASSES_SHOWN = 20
+SHOWN_FORM = PhotoForm((3, 64, 64))  # as which images of the source are read to be shown: in colour, reduced
+KEPT_FORM = PhotoForm((3, MAX_SIDE, MAX_SIDE))  # as which arrays of the source are read to be kept
 
 
-def build_datasets(cleaned: CleanedImages, name: str) -> tuple[Dataset, Dataset]:
-    """Return the training and the test set."""
-    return _select(cleaned, name, ~cleaned.is_test), _select(cleaned, name, cleaned.is_test)
+def build_dataset(cleaned: CleanedImages, name: str) -> Dataset:
+    """Return all images that stay as a data set; they remain where they are."""
+    images = torch.from_numpy(cleaned.pixels)
+    return Dataset(name, images, torch.from_numpy(cleaned.labels), cleaned.classes, "", cleaned.form)
 
 
-def _select(cleaned: CleanedImages, name: str, mask: np.ndarray) -> Dataset:
-    images = torch.from_numpy(cleaned.pixels[mask]).unsqueeze(1)
-    labels = torch.from_numpy(cleaned.labels[mask])
-    return Dataset(name, images, labels, cleaned.classes, "")
-
-
-def build_report(cleaned: CleanedImages, source: FoundImages, train: Dataset, test: Dataset) -> dict[str, Any]:
+def build_report(cleaned: CleanedImages, source: FoundImages, reason: str, splits: Splits) -> dict[str, Any]:
     """Return the report for programs. The same images give the same report: it has no times and no absolute paths.
 
-    Images that were only changed are counted, not listed.
+    Images that were only changed are counted, not listed. ``reason`` says why the images have their form.
     """
-    return {
+    report: dict[str, Any] = {
         "source": {
             "kind": source.kind,
             "images": len(source.images),
             "files_ignored": source.ignored_files,
             "files_refused": [{"file": str(entry.path), "reason": entry.reason} for entry in source.refused],
         },
+        "form": describe_shape_and_form(cleaned.form),
+        "form_reason": reason,
         "images": len(cleaned.labels),
-        "classes": _count_by_class(train, test),
-        "findings": {name: _describe_problem(name, findings) for name, findings in cleaned.findings.items()},
-        "train": {"images": len(train), "sha256": train.digest},
-        "test": {"images": len(test), "sha256": test.digest},
+        "classes": _count_by_class(splits),
+        "findings": {},
     }
+    for name, findings in cleaned.findings.items():
+        report["findings"][name] = _describe_problem(name, findings, cleaned.form)
+    for name, split in zip(SPLITS, splits, strict=True):
+        report[name] = {"images": len(split), "sha256": split.digest}
+    return report
 
 
-def _count_by_class(train: Dataset, test: Dataset) -> dict[str, dict[str, int]]:
-    train_counts = train.labels.bincount(minlength=len(train.classes)).tolist()
-    test_counts = test.labels.bincount(minlength=len(train.classes)).tolist()
-    counts = {}
-    for number, name in enumerate(train.classes):
-        counts[name] = {"train": train_counts[number], "test": test_counts[number]}
+def _count_by_class(splits: Splits) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {name: {} for name in splits.train.classes}
+    for name, split in zip(SPLITS, splits, strict=True):
+        sizes = split.labels.bincount(minlength=len(counts)).tolist()
+        for class_name, size in zip(counts, sizes, strict=True):
+            counts[class_name][name] = size
     return counts
 
 
-def _describe_problem(name: str, findings: Sequence[Finding]) -> dict[str, Any]:
+def _describe_problem(name: str, findings: Sequence[Finding], form: Form) -> dict[str, Any]:
     problem = PROBLEMS[name]
     images = []
     if problem.action != CHANGED:
@@ -76,7 +91,7 @@ def _describe_problem(name: str, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "count": len(findings),
         "done": _describe_action(problem.action, findings),
-        "what": problem.description,
+        "what": describe_problem(name, form),
         "images": images,
     }
 
@@ -108,8 +123,10 @@ def format_cleaning_report(report: Mapping[str, Any]) -> str:
         "# Cleaning report",
         "",
         f"{report['source']['images']:,} images found, {report['images']:,} left in {len(report['classes']):,} "
-        f"classes: {report['train']['images']:,} to train on and {report['test']['images']:,} to test on. "
-        f"Every image of every problem is in {CLEANING_REPORT_FILE}.",
+        f"classes: {report['train']['images']:,} to train on, {report['validation']['images']:,} to validate on and "
+        f"{report['test']['images']:,} to test on. Every image of every problem is in {CLEANING_REPORT_FILE}.",
+        "",
+        f"The images are {escape_markdown(report['form_reason'])}.",
         "",
         "| problem | images | done | |",
         "| --- | --- | --- | --- |",
@@ -122,9 +139,11 @@ def format_cleaning_report(report: Mapping[str, Any]) -> str:
         if problem["images"]:
             lines += ["", f"## {name}: {problem['count']:,}", ""]
             lines += _format_images(problem)
-    lines += ["", "## Classes", "", "| class | to train on | to test on |", "| --- | --- | --- |"]
+    lines += ["", "## Classes", "", "| class | to train on | to validate on | to test on |"]
+    lines.append("| --- | --- | --- | --- |")
     for name, counts in report["classes"].items():
-        lines.append(f"| {escape_markdown(name)} | {counts['train']:,} | {counts['test']:,} |")
+        numbers = " | ".join(f"{counts[split]:,}" for split in SPLITS)
+        lines.append(f"| {escape_markdown(name)} | {numbers} |")
     return "\n".join(lines) + "\n"
 
 
@@ -155,10 +174,27 @@ def _format_images(problem: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def list_class_examples(train: Dataset) -> list[tuple[str, str, list[np.ndarray]]]:
+    """Return name, size and first training images of the first `MAX_CLASSES_SHOWN` classes, for a contact sheet.
+
+    An image is uint8 [height, width] or [height, width, 3]: what the model will see. If there are more classes, the
+    last entry says how many, and has no images.
+    """
+    rows = []
+    for label, name in enumerate(train.classes[:MAX_CLASSES_SHOWN]):
+        indices = torch.nonzero(train.labels == label).flatten()
+        images = train.images[indices[:MAX_CLASS_EXAMPLES]].numpy()
+        rows.append((name, f"{len(indices):,} to train on", [arrange_for_display(pixels) for pixels in images]))
+    more = len(train.classes) - MAX_CLASSES_SHOWN
+    if more > 0:
+        rows.append((f"and {more:,} more classes", "", []))
+    return rows
+
+
 def list_examples(cleaned: CleanedImages) -> list[tuple[str, list[tuple[np.ndarray | None, str]]]]:
     """Return a title and the first images of each problem, each with a caption, for a contact sheet.
 
-    An image is uint8 [height, width], or None if it cannot be read.
+    An image is uint8 [height, width] or [height, width, 3] as it was in the source, or None if it cannot be read.
     """
     rows = []
     for name, findings in cleaned.findings.items():
@@ -167,7 +203,7 @@ def list_examples(cleaned: CleanedImages) -> list[tuple[str, list[tuple[np.ndarr
         examples = []
         for finding in findings[:MAX_EXAMPLES]:
             image = finding.image
-            examples.append((_read_or_none(image), f"{image.label}: {Path(image.name).name}"))
+            examples.append((_read_or_none(image, SHOWN_FORM), f"{image.label}: {Path(image.name).name}"))
         rows.append((f"{name}: {len(findings):,}", examples))
     return rows
 
@@ -215,14 +251,14 @@ def _write_image(image: RawImage, folder: Path) -> None:
 
 
 def _read_content(image: RawImage) -> bytes | None:
-    """Return a file as it is, or pixels as PNG; None if that cannot be read, or is too large for a picture."""
-    if isinstance(image.content, Path):
+    """Return a picture file as it is, or pixels as PNG; None if that cannot be read, or is too large for a picture."""
+    if image.is_encoded:
         try:
-            with open_real_file(image.content) as file:
+            with image.open() as file:
                 return read_limited(file, MAX_FILE_SIZE)
-        except OSError:
+        except (OSError, UnusableImageError):
             return None
-    pixels = _read_or_none(image)
+    pixels = _read_or_none(image, KEPT_FORM)
     if pixels is None:
         return None
     png = io.BytesIO()
@@ -236,11 +272,14 @@ def _file_name(image: RawImage) -> str:
         return image.name
     # The maker of the file chose the array's name: it must not lead out of the folder.
     name = f"{image.name[-40:]} {image.label[:15]}"  # at most 225 bytes
-    return re.sub(r"[^][\w. -]", "_", name) + ".png"
+    is_jpeg = image.is_encoded and image.content[:2].tobytes() == JPEG_START
+    return re.sub(r"[^][\w. -]", "_", name) + (".jpg" if is_jpeg else ".png")
 
 
-def _read_or_none(image: RawImage) -> np.ndarray | None:
+def _read_or_none(image: RawImage, form: Form) -> np.ndarray | None:
+    """Return an image of the source, uint8 [height, width, 3], or [height, width] if it has no colours."""
     try:
-        return image.read(MNIST_FORM)
+        pixels = image.read(form)
     except UnusableImageError:
         return None
+    return pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels

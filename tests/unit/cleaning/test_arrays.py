@@ -146,6 +146,49 @@ def test_idx_files_in_two_folders_are_refused(tmp_path: Path) -> None:
     assert len(find_images(tmp_path / "letters").images) == 24
 
 
+def double(folder: Path, change: int = 0) -> None:
+    """Write the file of images as one dotted name, and again in a folder of its own name."""
+    write_idx_pairs(folder, "train")
+    unpack_all(folder)
+    images = folder / "train-images-idx3-ubyte"
+    content = images.read_bytes()
+    images.rename(folder / "train-images.idx3-ubyte")
+    images.mkdir()
+    (images / "train-images-idx3-ubyte").write_bytes(content[:-1] + bytes([content[-1] ^ change]))
+
+
+def test_doubled_idx_file_counts_once(tmp_path: Path) -> None:
+    double(tmp_path)
+    images = find_images(tmp_path).images
+    assert [image.label for image in images] == NUMBERS
+    assert np.array_equal(read_all(images), X)
+
+
+def test_doubles_with_different_content_are_refused(tmp_path: Path) -> None:
+    double(tmp_path, change=1)
+    names = "train-images.idx3-ubyte and train-images-idx3-ubyte/train-images-idx3-ubyte have different content"
+    assert names in read_error(tmp_path)
+
+
+def test_idx_files_may_lie_in_folders_of_their_names(tmp_path: Path) -> None:
+    write_idx_pairs(tmp_path, "train")
+    unpack_all(tmp_path)
+    for file in list(tmp_path.iterdir()):
+        content = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        (file / file.name).write_bytes(content)
+    assert list_labels(tmp_path) == NUMBERS
+
+
+def test_emnist_is_turned_upright(tmp_path: Path) -> None:
+    write_idx(tmp_path / "emnist-letters-train-images-idx3-ubyte.gz", X.transpose(0, 2, 1))
+    write_idx(tmp_path / "emnist-letters-train-labels-idx1-ubyte.gz", Y)
+    source = find_images(tmp_path)
+    assert np.array_equal(read_all(source.images), X)
+    assert source.remarks == ["EMNIST's files have rows and columns exchanged: its images were turned upright"]
+
+
 # --- NumPy ----------------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +255,56 @@ def test_hidden_array_is_skipped(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     (tmp_path / "._a.npz").write_bytes(b"\0\5\x16\7")
     assert len(find_images(tmp_path).images) == 12
+
+
+@pytest.mark.parametrize("order", ["images first", "labels first"])
+def test_unnamed_arrays_are_told_apart_by_shape(order: str, tmp_path: Path) -> None:
+    pair = [X, Y] if order == "images first" else [Y[:, None], X.reshape(12, 784)]
+    np.savez(tmp_path / "a.npz", *pair)
+    images = find_images(tmp_path / "a.npz").images
+    assert [image.label for image in images] == NUMBERS
+    assert np.array_equal(read_all(images), X)
+
+
+def test_two_pairs_of_unnamed_arrays_are_train_and_test(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X[:8], Y[:8], X[8:], Y[8:])
+    images = find_images(tmp_path / "a.npz").images
+    assert [image.split for image in images] == ["test"] * 4 + ["train"] * 8
+    assert np.array_equal(read_all(images), [*X[8:], *X[:8]])
+
+
+@pytest.mark.parametrize("names", [("cat.npy", "dog.npy"), ("full_numpy_bitmap_cat.npy", "full_numpy_bitmap_dog.npy")])
+@pytest.mark.parametrize("shape", [(784,), (28, 28)])
+def test_one_array_a_class_is_read(names: tuple[str, str], shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / names[0], X[:5].reshape(5, *shape))
+    np.save(tmp_path / names[1], X[5:].reshape(7, *shape))
+    source = find_images(tmp_path)
+    assert [image.label for image in source.images] == ["cat"] * 5 + ["dog"] * 7
+    assert source.images[6].name == f"{names[1]}[1]"
+    assert np.array_equal(read_all(source.images), X)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_bits_of_large_values_are_found(bits: int, dtype: type, tmp_path: Path) -> None:
+    white = 2 ** max(bits, 12) - 1  # ten bits are stored as twelve
+    pixels: np.ndarray = np.where(X > 127, 2**bits - 1, 0).astype(dtype)
+    images = find_images(save_npz(tmp_path, {"x": pixels, "y": Y})).images
+    assert {image.white for image in images} == {white}
+    assert read_all(images).max() == round(255 * (2**bits - 1) / white)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "values"),
+    [
+        pytest.param(X / 127.5 - 1, "from -1 to 1", id="-1 to 1"),
+        pytest.param((X / 255 - 0.1307) / 0.3081, "from -0.424213 to 2.82149", id="by mean and deviation"),
+        pytest.param((X.astype(np.int16) - 128).astype(np.int8), "from -128 to 127", id="signed"),
+    ],
+)
+def test_normalised_values_are_named(pixels: np.ndarray, values: str, tmp_path: Path) -> None:
+    message = f"x has normalised values {values}; give 0 to 255"
+    assert message in read_error(save_npz(tmp_path, {"x": pixels, "y": Y}))
 
 
 @SAVE_FUNCTIONS
@@ -328,6 +421,7 @@ def test_labels_become_class_names(labels: np.ndarray, expected: list[str], tmp_
         pytest.param({"x": X.astype(str), "y": Y}, "x: <U", id="text for pixels"),
         pytest.param({"x": X, "y": np.array(3)}, "a single number instead of labels", id="one number for labels"),
         pytest.param({"x": np.array(3), "y": Y}, "x: 0 images and 12 labels", id="one number for images"),
+        pytest.param({"arr_0": X, "arr_1": X}, "2 arrays of images and 0 of labels; save them by name", id="unnamed"),
         pytest.param({}, "there are no images", id="no array"),
     ],
 )

@@ -1,15 +1,16 @@
 """What clean_images does with each problem. The labels of the digits are not checked, unless a test says so."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.cleaning import checks, label_issues
-from pipeline.cleaning.checks import CleanedImages, clean_images
+from pipeline.cleaning.checks import CleanedImages, clean_images, describe_small_classes
 from pipeline.cleaning.label_issues import LabelIssue
 from pipeline.cleaning.raw_images import RawImage
 from pipeline.data.datasets import load_splits
@@ -41,11 +42,12 @@ def make_images(digits: Dataset, labels: Sequence[object], split: str = "", star
 
 
 def clean(images: Sequence[RawImage], **options: bool) -> CleanedImages:
-    return clean_images(images, **{"drop_label_issues": False, "progress": False, **options})
+    scratch = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the pixels are in it
+    return clean_images(images, MNIST_FORM, scratch, **{"drop_label_issues": False, "progress": False, **options})
 
 
 def stack_pixels(images: Sequence[RawImage]) -> np.ndarray:
-    return np.stack([image.read(MNIST_FORM) for image in images])
+    return np.stack([image.read(MNIST_FORM) for image in images])[:, None]
 
 
 def list_names(cleaned: CleanedImages, problem: str) -> list[str]:
@@ -162,7 +164,7 @@ def test_training_copy_of_test_image_goes(digits: Dataset) -> None:
 def test_near_duplicates_are_listed_and_stay(digits: Dataset) -> None:
     images = make_images(digits, TWO_CLASSES)
     changed = digits.images[3, 0].numpy().copy()
-    changed[27, 27] ^= 1
+    changed[14, 14] ^= 1
     cleaned = clean([*images, copy_image(images[3], "near", content=changed)])
     (finding,) = cleaned.findings["near_duplicate"]
     assert finding.image.name == "near"
@@ -191,7 +193,7 @@ def test_large_images_are_resized(digits: Dataset) -> None:
     images[0] = copy_image(images[0], "large", content=np.array(picture))
     cleaned = clean(images)
     assert list_names(cleaned, "resized") == ["large"]
-    assert cleaned.pixels.shape == (24, 28, 28)
+    assert cleaned.pixels.shape == (24, 1, 28, 28)
     assert not cleaned.findings["resized"][0].is_set_aside
 
 
@@ -218,13 +220,26 @@ def test_small_classes_are_set_aside(digits: Dataset) -> None:
     ("labels", "message"),
     [
         ([0] * 20, "1 classes are left, and 2 to 1,000 are needed; found: nothing"),
-        ([0] * 20 + [1] * 9, "1 classes are left, and 2 to 1,000 are needed; found: small_class: 9"),
-        (list(range(30)), "0 classes are left, and 2 to 1,000 are needed; found: small_class: 30"),
+        (
+            [0] * 20 + [1] * 9,
+            "1 classes are left, and 2 to 1,000 are needed; found: small_class: 9.*; '1' has 9 of at least 10",
+        ),
+        (
+            list(range(30)),
+            "0 classes are left, and 2 to 1,000 are needed; found: small_class: 30.*; '0' has 1 of at least 10, ",
+        ),
     ],
 )
 def test_too_few_classes_are_refused(labels: list[int], message: str, digits: Dataset) -> None:
     with pytest.raises(UserError, match=message):
         clean(make_images(digits, labels))
+
+
+def test_small_classes_are_described() -> None:
+    images: list[tuple[str, str | None]] = [("x", "train")] * 4 + [("x", "test")] * 9 + [("untested", None)] * 12
+    assert describe_small_classes(images) == "'untested' has no test image, 'x' has 4 of at least 10"
+    many = describe_small_classes([(f"{number:03}", "") for number in range(300)])
+    assert many.endswith(", '009' has 1 of at least 10, and 290 more")
 
 
 def test_blank_images_alone_are_refused() -> None:

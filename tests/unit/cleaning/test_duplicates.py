@@ -1,21 +1,23 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.cleaning.duplicates import (
     MAX_HASH_DISTANCE,
     Duplicate,
     find_duplicates,
     find_near_duplicates,
+    hash_image,
     iterate_similar_hashes,
 )
 from pipeline.cleaning.raw_images import RawImage
 
 RANDOM = np.random.default_rng(0)
-FIRST, SECOND = RANDOM.integers(0, 256, (2, 28, 28), np.uint8)
+FIRST, SECOND = RANDOM.integers(0, 256, (2, 1, 28, 28), np.uint8)
 
 
 def make_raw(name: str, label: str = "a", split: str = "") -> RawImage:
-    return RawImage(name, label, split, FIRST)
+    return RawImage(name, label, split, FIRST[0])
 
 
 def find_by_name(raw_images: list[RawImage], pixels: list[np.ndarray]) -> dict[str, Duplicate]:
@@ -104,7 +106,7 @@ def test_no_hashes_have_no_pairs() -> None:
 
 def test_near_duplicates_have_similar_pixels() -> None:
     changed = FIRST.copy()
-    changed[27, 27] ^= 1
+    changed[0, 27, 27] ^= 1
     pixels = np.stack([FIRST, SECOND, changed])
     hashes = np.zeros(3, np.uint64)
     assert find_near_duplicates(hashes, pixels) == [(0, 2)]
@@ -112,12 +114,32 @@ def test_near_duplicates_have_similar_pixels() -> None:
 
 @pytest.mark.parametrize(("difference", "is_near"), [(12, True), (13, False)])
 def test_difference_is_averaged_over_ink(difference: int, is_near: bool) -> None:
-    first = np.zeros((28, 28), np.uint8)
-    first[10:12] = 200
+    first = np.zeros((1, 28, 28), np.uint8)
+    first[:, 10:12] = 200
     second = first.copy()
-    second[10:12] -= difference
+    second[:, 10:12] -= difference
     near_duplicates = find_near_duplicates(np.zeros(2, np.uint64), np.stack([first, second]))
     assert near_duplicates == ([(0, 1)] if is_near else [])
+
+
+def test_another_colour_is_another_image() -> None:
+    red = np.zeros((3, 40, 30), np.uint8)
+    red[0, 10:30, 5:20] = 150
+    blue = red[::-1].copy()
+    nearly_red = red + np.uint8(1)
+    pixels = np.stack([red, blue, nearly_red])
+    assert find_duplicates([make_raw("1"), make_raw("2"), make_raw("3")], pixels) == []
+    assert find_near_duplicates(np.zeros(3, np.uint64), pixels) == [(0, 2)]
+
+
+def test_hash_of_a_resized_colour_image_is_similar() -> None:
+    scene = Image.fromarray(np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8))
+    sizes = ((90, 60), (140, 100))
+    scenes = [np.asarray(scene.resize(size, Image.Resampling.BICUBIC)) for size in sizes]
+    first, second = [hash_image(np.moveaxis(pixels, 2, 0)) for pixels in scenes]
+    other = hash_image(np.moveaxis(scenes[0][:, ::-1], 2, 0))
+    assert (first ^ second).bit_count() <= MAX_HASH_DISTANCE
+    assert (first ^ other).bit_count() > 10
 
 
 def test_near_duplicate_is_reported_once() -> None:

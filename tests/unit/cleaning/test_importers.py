@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 from pipeline.cleaning.importers import find_images
 from pipeline.cleaning.raw_images import RawImage, sort_classes
 from pipeline.data.forms import MNIST_FORM
-from pipeline.data.images import UnusableImageError
+from pipeline.data.images import SUFFIXES, UnusableImageError
 from pipeline.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
@@ -59,14 +59,14 @@ def test_image_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 def test_damaged_file_is_found_but_unusable(tmp_path: Path) -> None:
-    draw(tmp_path, "a/1.png")
+    draw(tmp_path, "a/1.png", "b/2.png")
     (tmp_path / "a" / "1.png").write_bytes(b"hello")
     with pytest.raises(UnusableImageError):
         find_images(tmp_path).images[0].read(MNIST_FORM)
 
 
 def test_file_that_vanishes_is_unusable(tmp_path: Path) -> None:
-    draw(tmp_path, "a/1.png")
+    draw(tmp_path, "a/1.png", "b/2.png")
     image = find_images(tmp_path).images[0]
     (tmp_path / "a" / "1.png").unlink()
     with pytest.raises(UnusableImageError, match="No such file"):
@@ -74,7 +74,7 @@ def test_file_that_vanishes_is_unusable(tmp_path: Path) -> None:
 
 
 def test_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
-    draw(tmp_path, "source/a/1.png", "elsewhere/a/1.png")
+    draw(tmp_path, "source/a/1.png", "source/b/2.png", "elsewhere/a/1.png")
     image = find_images(tmp_path / "source").images[0]
     shutil.rmtree(tmp_path / "source" / "a")
     (tmp_path / "source" / "a").symlink_to(tmp_path / "elsewhere" / "a")
@@ -91,9 +91,9 @@ def test_classes_are_those_of_imagefolder(tmp_path: Path) -> None:
     assert labels == {(file, expected.classes[label]) for file, label in expected.samples}
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "gif", "tif", "tiff", "webp"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_suffix_may_be_in_capitals(suffix: str, tmp_path: Path) -> None:
-    names = draw(tmp_path, f"a/1.{suffix}", f"b/2.{suffix.upper()}")
+    names = draw(tmp_path, f"a/1{suffix}", f"b/2{suffix.upper()}")
     assert list_names(find_images(tmp_path).images) == names
 
 
@@ -146,9 +146,7 @@ def test_training_split_alone_is_a_split(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "classes", [("train", "bus"), ("train", "bus", "test"), ("train", "valid", "invalid"), ("test",)]
-)
+@pytest.mark.parametrize("classes", [("train", "bus"), ("train", "bus", "test"), ("train", "valid", "invalid")])
 def test_class_may_be_called_train(classes: tuple[str, ...], tmp_path: Path) -> None:
     draw(tmp_path, *(f"{name}/1.png" for name in classes))
     expected = sorted((f"{name}/1.png", name, "") for name in classes)
@@ -171,8 +169,8 @@ def test_hidden_files_are_skipped(hidden: str, tmp_path: Path) -> None:
 
 
 def test_hidden_folder_does_not_hide_splits(tmp_path: Path) -> None:
-    draw(tmp_path, "train/a/1.png", ".ipynb_checkpoints/2.png")
-    assert summarize(find_images(tmp_path).images) == [("train/a/1.png", "a", "train")]
+    draw(tmp_path, "train/a/1.png", "train/b/3.png", ".ipynb_checkpoints/2.png")
+    assert summarize(find_images(tmp_path).images) == [("train/a/1.png", "a", "train"), ("train/b/3.png", "b", "train")]
 
 
 def test_other_files_are_listed(tmp_path: Path) -> None:
@@ -187,7 +185,7 @@ def test_other_files_are_listed(tmp_path: Path) -> None:
 
 
 def test_images_outside_classes_are_listed(tmp_path: Path) -> None:
-    names = draw(tmp_path, "test/a/1.png", "train/a/1.png")
+    names = draw(tmp_path, "test/a/1.png", "train/a/1.png", "train/b/4.png")
     outside = draw(tmp_path, "3.png", "test/2.png", "train/1.png")
     (tmp_path / "train" / "notes.txt").write_text("?")
     source = find_images(tmp_path)
@@ -211,13 +209,21 @@ def test_name_must_be_utf8(name: str, tmp_path: Path) -> None:
 # --- sources that are refused ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "class/", "notes.txt"])
-def test_source_without_images_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [
+        ("", ""),
+        ("class/", ""),
+        ("notes.txt", r" \(1 file not read: .txt 1\)"),
+        ("IMG.HEIC", r" \(1 file not read: .HEIC 1; convert to JPEG\)"),
+    ],
+)
+def test_source_without_images_is_refused(name: str, details: str, tmp_path: Path) -> None:
     if name.endswith("/"):
         (tmp_path / name).mkdir()
     elif name:
         (tmp_path / name).write_text("hello")
-    with pytest.raises(UserError, match=f"there are no images in {tmp_path}; it has to contain"):
+    with pytest.raises(UserError, match=f"there are no images in {tmp_path}{details}; it has to contain"):
         find_images(tmp_path)
 
 
@@ -240,6 +246,49 @@ def test_folder_of_blanks_is_refused(tmp_path: Path) -> None:
 
 
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"cannot read .*/a\.zip"):
-        find_images(tmp_path / "a.zip")
+    (tmp_path / "a.tiff").write_bytes(b"II")
+    with pytest.raises(UserError, match=r"cannot read .*/a\.tiff"):
+        find_images(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnist.pkl", "a pickle can run code. Where you trust it, load it in Python, then: numpy.savez("),
+        ("mnist.pkl.gz", "a pickle can run code"),
+        ("batch.pickle", "a pickle can run code"),
+        ("training.pt", "it can run code. Load it with torch.load(file, weights_only=True), then: numpy.savez("),
+        ("training.pth", "it can run code"),
+        ("mnist.h5", "it is HDF5"),
+        ("train.zip", "is an archive: give it to prepare_data.py itself"),
+        ("train.tar.xz", "is an archive that is not read: unpack it"),
+        ("data_batch_1", "a pickle can run code"),
+    ],
+)
+def test_file_that_is_not_read_says_how_to_convert(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("?")
+    (tmp_path / name).write_bytes(b"any content")
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(UserError) as refused:
+            find_images(source)
+        assert f"{tmp_path / name} is" in str(refused.value)
+        assert message in str(refused.value)
+
+
+def test_several_kinds_of_files_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=PIXELS, y=np.arange(12))
+    (tmp_path / "train.csv").write_text("\n".join([",".join(["1"] + ["0"] * 784)] * 3))
+    with pytest.raises(UserError, match=r"has several kinds of files: NumPy \(all.npz\), CSV \(train.csv\)"):
+        find_images(tmp_path)
+
+
+def test_pictures_beside_arrays_are_counted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=PIXELS, y=np.arange(12))
+    draw(tmp_path, "a/1.png", "a/2.png")
+    assert find_images(tmp_path).remarks == ["2 picture files beside the NumPy files are not read"]
+
+
+def test_files_one_folder_too_deep_are_found(tmp_path: Path) -> None:
+    (tmp_path / "archive" / "mnist").mkdir(parents=True)
+    np.savez(tmp_path / "archive" / "mnist" / "mnist.npz", x=PIXELS, y=np.arange(12))
+    assert len(find_images(tmp_path).images) == 12
