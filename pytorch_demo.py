@@ -4,6 +4,7 @@
     python pytorch_demo.py --dataset digits                  no download, a few seconds
     python pytorch_demo.py --dataset fashion-mnist --lr 0.005 --epochs 20
     python pytorch_demo.py --dataset dataset_cleaned         your own images, from prepare_data.py
+    python pytorch_demo.py --dataset photos_cleaned --model mobilenet --pretrained      few photos, ImageNet's weights
     python pytorch_demo.py --resume last                     go on with a training that was interrupted
     python pytorch_demo.py --from 8f1c...                    start from the weights of that run
     python pytorch_demo.py --reproduce 8f1c...               the training of that run again: is it the same model?
@@ -27,7 +28,15 @@ from pipeline import cli
 from pipeline.data.catalog import DATASET_NAMES, is_prepared, short_name
 from pipeline.errors import UserError
 from pipeline.redact import redact
-from pipeline.training.config import AUGMENTATIONS, KEPT_WEIGHTS, MODELS, RANGES, TrainingConfig, build_config
+from pipeline.training.config import (
+    AUGMENTATIONS,
+    KEPT_WEIGHTS,
+    MODELS,
+    PRETRAINED_MODEL,
+    RANGES,
+    TrainingConfig,
+    build_config,
+)
 
 if TYPE_CHECKING:
     from pipeline.data.datasets import Splits
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline.session.training import CheckpointPolicy, Training
     from pipeline.training.checkpoint import TrainingJob
     from pipeline.training.loop import TrainingState
+    from pipeline.training.pretrained import PretrainedWeights
 
 ROOT = Path(__file__).parent
 
@@ -53,6 +63,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     add_earlier_run_options(parser.add_argument_group("an earlier run").add_mutually_exclusive_group())
     options = parser.parse_args(argv)
     options.given = parser.parse_given(argv)
+    check_weights_options(parser, options)
     if options.reproduce:
         check_reproduce_options(parser, options)
     if not options.model_name:
@@ -76,6 +87,12 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
 def add_training_options(group: argparse._ArgumentGroup) -> None:
     """Add the fields of `TrainingConfig`, under their names."""
     group.add_argument("--model", choices=MODELS, help="the network (default: by data set)")
+    group.add_argument(
+        "--pretrained", action="store_true", help=f"start a {PRETRAINED_MODEL} from weights of ImageNet (10 MB, once)"
+    )
+    group.add_argument(
+        "--weights", type=cli.path, metavar="FILE", help=f"start a {PRETRAINED_MODEL} from the weights in this file"
+    )
     group.add_argument("--epochs", type=number(int, "epochs"), help="passes over the images (default: by data set)")
     group.add_argument("--batch-size", type=number(int, "batch_size"), default=256, help="images a step (default: 256)")
     group.add_argument("--lr", type=number(float, "lr"), help="peak learning rate (default: by data set)")
@@ -160,10 +177,23 @@ def dataset_name(text: str) -> str:
     return text.rstrip("/")
 
 
+def check_weights_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse ``--pretrained`` and ``--weights`` where nothing would come of them."""
+    given = [f"--{name}" for name in ("pretrained", "weights") if getattr(options, name)]
+    if not given:
+        return
+    if options.resume:
+        parser.error(f"{given[0]} does not go with --resume: the checkpoint has the weights")
+    if options.from_run:
+        parser.error(f"{given[0]} does not go with --from, which takes the weights of a run")
+    if options.model != PRETRAINED_MODEL and not options.reproduce:
+        parser.error(f"{given[0]} is for --model {PRETRAINED_MODEL} only")
+
+
 def check_reproduce_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse the options that ``--reproduce`` takes from the run; register no version."""
     options.register = False
-    for name in [*(field.name for field in fields(TrainingConfig)), "model_name"]:
+    for name in [*(field.name for field in fields(TrainingConfig)), "model_name", "pretrained"]:
         if name in options.given:
             parser.error(f"--{name.replace('_', '-')} does not go with --reproduce, which takes it from the run")
 
@@ -293,31 +323,40 @@ def find_resumption(options: argparse.Namespace, stack: ExitStack) -> "Resumptio
 def prepare(options: argparse.Namespace, resumption: "Resumption | None", code: "CodeState") -> "Training":
     """Load the data, build the network, and bring both to where the training begins or goes on."""
     from pipeline.data.datasets import load_splits
+    from pipeline.data.forms import PHOTO
     from pipeline.evaluation.inference import choose_device
     from pipeline.provenance.reproduction import check_data_digests, load_original, warn_about_changed_code
     from pipeline.session.training import Training
+    from pipeline.training.pretrained import find_weights
 
     checkpoint = resumption.checkpoint if resumption else None
     reproduced = checkpoint.job.reproduces if checkpoint else options.reproduce
     original = load_original(reproduced) if reproduced else None
     earlier = checkpoint.job if checkpoint else original
+    weights = None  # a checkpoint has its own
     if earlier:
         config = earlier.config
         choose_device(config.device)  # this machine may lack it
         set_threads(earlier.threads)
         splits = load_splits(config.dataset, options.data_dir, limit=config.limit)
         check_data_digests(earlier.run_id, earlier.digests, data_digests(splits))
+        if config.weights_sha256 and not checkpoint:
+            weights = find_weights(options.weights, config.weights_sha256)
     else:
         device = choose_device(options.device)
+        if options.pretrained or options.weights:
+            weights = find_weights(options.weights, None)
         splits = load_splits(options.dataset, options.data_dir, limit=options.limit)
-        config = build_config(options.dataset, len(splits.train), device.type, vars(options))
+        chosen = vars(options) | {"weights_sha256": weights.sha256 if weights else None}
+        is_photo = splits.train.kind == PHOTO or splits.train.shape[0] > 1
+        config = build_config(options.dataset, len(splits.train), device.type, chosen, is_photo=is_photo)
     if original:
         warn_about_changed_code(original.run, code)
     if resumption:
         warn_about_changed_code(resumption.run, code)
     job = checkpoint.job if checkpoint else describe_job(options, config, splits)
     params = describe_params(config, splits)
-    state = build_state(config, splits, params)
+    state = build_state(config, splits, params, weights)
     if checkpoint:
         checkpoint.restore(state, len(splits.train))
     folder = options.checkpoint_dir / job.run_id
@@ -372,10 +411,12 @@ def describe_params(config: TrainingConfig, splits: "Splits") -> dict[str, Any]:
     return params
 
 
-def build_state(config: TrainingConfig, splits: "Splits", params: dict[str, Any]) -> "TrainingState":
+def build_state(
+    config: TrainingConfig, splits: "Splits", params: dict[str, Any], weights: "PretrainedWeights | None"
+) -> "TrainingState":
     """Return the state before the first epoch; add the network and the optimizer to ``params``.
 
-    The first weights follow from the seed, or are those of an earlier run.
+    The first weights follow from the seed, or are those of an earlier run, or pretrained ones.
     """
     import torch
 
@@ -385,12 +426,15 @@ def build_state(config: TrainingConfig, splits: "Splits", params: dict[str, Any]
     from pipeline.tracking.registry import ModelReference
     from pipeline.training.loop import describe_optimizer, start_training
     from pipeline.training.models import build_model, load_weights
+    from pipeline.training.pretrained import load_pretrained
 
     torch.manual_seed(config.seed)
     model = build_model(config.model, len(splits.train.classes), splits.train.images)
     if config.from_run:
         stored = load_model(ModelReference(find_model_uri(config.from_run)))
         load_weights(model, stored.module.state_dict(), origin=f"run {config.from_run}")
+    if weights:
+        load_pretrained(model, weights)
     params["model_parameters"] = count_parameters(model)
     params["model_multiply_adds"] = count_multiply_adds(model.eval(), splits.train.shape)
     state = start_training(model, config, len(splits.train), torch.device(config.device))

@@ -1,5 +1,6 @@
 """From images to logits and probabilities; what a model costs. Knows nothing of training or MLflow."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from pipeline.data.forms import Shape
 from pipeline.errors import UserError
 
 WARM_UP_CALLS = 10
+MAX_BATCH_NUMBERS = 2**23  # of a batch of images: large images go in smaller batches
 
 Model = Callable[[Tensor], Tensor]
 
@@ -37,10 +39,15 @@ def choose_device(name: str) -> torch.device:
 
 @torch.inference_mode()
 def compute_logits(model: Model, images: Tensor, *, device: torch.device, batch_size: int = 500) -> Tensor:
-    """Return the logits, float32 [N, classes] on the CPU, for uint8 ``images`` [N, channels, height, width]."""
+    """Return the logits, float32 [N, classes] on the CPU, for uint8 ``images`` [N, channels, height, width].
+
+    The images may be on any device, and larger than the memory: one batch at a time is moved and converted. A batch
+    has at most ``batch_size`` images and `MAX_BATCH_NUMBERS` numbers.
+    """
     logits = []
-    for batch in images.to(device).split(batch_size):
-        pixels = batch.float().contiguous(memory_format=torch.channels_last)
+    numbers = math.prod(images.shape[1:])
+    for batch in images.split(min(batch_size, max(1, MAX_BATCH_NUMBERS // numbers))):
+        pixels = batch.to(device).float().contiguous(memory_format=torch.channels_last)
         logits.append(model(pixels))
     return torch.cat(logits).float().cpu()
 

@@ -15,7 +15,7 @@ from pipeline.pt2.operators import IN_PLACE, OPERATORS, VIEW
 from pipeline.pt2.program import BATCH, Argument, Node, Program, Reference, Weight
 from pipeline.pt2.records import pack_records, unpack_records
 
-MAX_RESULTS = 2**25  # numbers of one image and of what all nodes return for it; the resnet has 155,000
+MAX_RESULTS = 2**26  # numbers of one image and of what all nodes return for it; a cnn for 1024x1024 has 35 million
 
 GRAPH_RECORD = "archive/models/model.json"
 WEIGHTS_RECORD = "archive/data/weights/model_weights_config.json"
@@ -299,7 +299,7 @@ def _check_in_place(nodes: Sequence[Node], output_name: str) -> None:
     """Refuse a network that changes a weight, the caller's images, or a result that is used elsewhere too."""
     uses = Counter(name for node in nodes for name in node.tensors)
     uses[output_name] += 1
-    fresh = {node.result for node in nodes if node.operator not in (IN_PLACE, VIEW)}
+    fresh = {node.result for node in nodes if node.operator not in (*IN_PLACE, VIEW)}
     for node in nodes:
-        if node.operator == IN_PLACE and (node.tensors[0] not in fresh or uses[node.tensors[0]] > 1):
+        if node.operator in IN_PLACE and (node.tensors[0] not in fresh or uses[node.tensors[0]] > 1):
             raise ValueError(f"{node.result!r} changes {node.tensors[0]!r}, which is not its alone")

@@ -21,6 +21,7 @@ INT = ("int",)
 INTS = ("ints",)
 FLOAT = ("float",)
 BOOL = ("bool",)
+NONE = ("none",)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,24 @@ def _batch_norm(images: Shape, *statistics_and_options: object) -> Shape:
     return images
 
 
+def _in_place_sum(first: Shape, second: Shape) -> Shape:
+    if second != first:
+        raise ValueError(f"shapes {first} and {second} do not fit")
+    return first
+
+
+def _adaptive_pool(images: Shape, sides: Shape) -> Shape:
+    _check_rank(images, 4)
+    _check_rank(sides, 2)
+    if min(sides) < 1:
+        raise ValueError(f"there is no image of {sides} pixels")
+    return (*images[:2], *sides)
+
+
+def _resize(images: Shape, sides: Shape, align_corners: object, scale_factors: None) -> Shape:
+    return _adaptive_pool(images, sides)
+
+
 def _unchanged(images: Shape) -> Shape:
     return images
 
@@ -152,6 +171,8 @@ OPERATORS: Mapping[str, Operator] = {
     "torch.ops.aten.sub.Tensor": _ELEMENTWISE,
     "torch.ops.aten.div.Tensor": _ELEMENTWISE,
     "torch.ops.aten.add.Tensor": _ELEMENTWISE,
+    "torch.ops.aten.mul.Tensor": _ELEMENTWISE,
+    "torch.ops.aten.add_.Tensor": Operator({"self": RESULT, "other": RESULT}, 2, _in_place_sum),
     "torch.ops.aten.conv2d.default": Operator(
         {
             "input": RESULT,
@@ -182,11 +203,18 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "torch.ops.aten.relu_.default": _ACTIVATION,
     "torch.ops.aten.relu.default": _ACTIVATION,
+    "torch.ops.aten.hardswish_.default": _ACTIVATION,
+    "torch.ops.aten.hardsigmoid.default": _ACTIVATION,
     "torch.ops.aten.max_pool2d.default": Operator(
         {"self": RESULT, "kernel_size": INTS, "stride": INTS, "padding": INTS, "dilation": INTS}, 2, _max_pool
+    ),
+    "torch.ops.aten.adaptive_avg_pool2d.default": Operator({"self": RESULT, "output_size": INTS}, 2, _adaptive_pool),
+    "torch.ops.aten.upsample_bilinear2d.vec": Operator(
+        {"input": RESULT, "output_size": INTS, "align_corners": BOOL, "scale_factors": NONE}, 4, _resize
     ),
     "torch.ops.aten.flatten.using_ints": Operator({"self": RESULT, "start_dim": INT}, 2, _flatten),
     "torch.ops.aten.linear.default": Operator({"input": RESULT, "weight": WEIGHT, "bias": OPTIONAL_WEIGHT}, 2, _linear),
 }
-IN_PLACE = "torch.ops.aten.relu_.default"  # it changes its argument
+# They change their first argument.
+IN_PLACE = ("torch.ops.aten.relu_.default", "torch.ops.aten.hardswish_.default", "torch.ops.aten.add_.Tensor")
 VIEW = "torch.ops.aten.flatten.using_ints"  # its result may share the memory of its argument

@@ -8,21 +8,31 @@ from torch import Tensor, nn
 
 from pipeline.data.forms import Shape
 from pipeline.errors import UserError
+from pipeline.training.pretrained import IMAGENET_MEAN, IMAGENET_STD, MobileNet
+
+MIN_SIDE = 8  # pixels
+SMALL_SIDE = 28  # pixels: up to this size, the networks are those that were chosen on MNIST and Fashion-MNIST
+STEM_SIDE = 48  # pixels: larger images are halved by strided convolutions before the blocks of the resnet
+MAX_GRID = 8  # positions in height and width before the last layer
+BLOCK_SIZE = 2**24  # bytes of images that are counted at once
 
 
 class Normalize(nn.Module):
-    """Shift and scale raw pixels (0 to 255) by constants that are stored in the model."""
+    """Shift and scale raw pixels (0 to 255) by constants that are stored in the model.
+
+    The constants of colour images are [3, 1, 1], one for each channel; those of grey images have no dimension.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: float, std: float) -> None:
+    def __init__(self, mean: float | Tensor, std: float | Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("mean", torch.as_tensor(mean))
+        self.register_buffer("std", torch.as_tensor(std))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the normalised pixels; any shape."""
+        """Return the normalised pixels, float32 [N, channels, height, width]."""
         return (pixels - self.mean) / self.std
 
 
@@ -41,31 +51,74 @@ class Temperature(nn.Module):
 
 
 def build_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Return three convolutions, made for speed."""
-    return nn.Sequential(
-        *_conv_block(shape[0], 16, kernel=5, stride=2),  # 12x12: the stride saves work where the pixels are most
-        *_conv_block(16, 32, pool=2),  # 5x5: without padding each layer has fewer positions to compute
-        *_conv_block(32, 96),  # 3x3: channels cost little where positions are few
-        nn.Flatten(),
-        nn.Linear(96 * 3 * 3, classes),
-    )
+    """Return three convolutions, made for speed, or more for images larger than 28x28."""
+    channels, *sides = shape
+    if min(sides) < 20:  # too small to lose the edge in each layer
+        layers = _conv_block(channels, 16, kernel=5, padding=2)
+        sides = [side // 2 - 2 for side in sides]
+        layers += _conv_block(16, 32, padding=1, pool=2)
+    else:
+        layers = _conv_block(channels, 16, kernel=5, stride=2)  # 12x12: the stride saves work where the pixels are most
+        layers += _conv_block(16, 32, pool=2)  # 5x5: without padding each layer has fewer positions to compute
+        sides = [((side - 5) // 2 - 1) // 2 - 2 for side in sides]
+        while min(sides) > MAX_GRID:
+            layers += _conv_block(32, 32, pool=2)
+            sides = [side // 2 - 2 for side in sides]
+    layers += _conv_block(32, 96)  # 3x3: channels cost little where positions are few
+    return nn.Sequential(*layers, *_classify(96, sides, classes))
 
 
 def build_resnet(shape: Shape, classes: int) -> nn.Module:
-    """Return seven convolutions, four of them in residual blocks (He et al., https://arxiv.org/abs/1512.03385).
+    """Return convolutions, some of them in residual blocks (He et al., https://arxiv.org/abs/1512.03385).
 
-    It costs ten times as much as the cnn. It is for images that are harder than digits.
+    Up to 28x28 they are seven and cost ten times as much as the cnn. Larger images have eight, of more channels, after
+    strided convolutions that halve them until they have at most 48x48 positions. It is for images that are harder than
+    digits.
     """
+    channels, *sides = shape
+    if max(sides) > SMALL_SIDE:
+        return _build_large_resnet(channels, sides, classes)
+    sides = [side // 2 // 2 // 2 for side in sides]
     return nn.Sequential(
-        *_conv_block(shape[0], 32, padding=1, pool=2),  # 14x14
+        *_conv_block(channels, 32, padding=1, pool=2),  # 14x14
         *_conv_block(32, 64, padding=1, pool=2),  # 7x7
         ResidualBlock(64),
         *_conv_block(64, 128, padding=1),
         ResidualBlock(128),
         nn.MaxPool2d(2),  # 3x3
-        nn.Flatten(),
-        nn.Linear(128 * 3 * 3, classes),
+        *_classify(128, sides, classes),
     )
+
+
+def _build_large_resnet(channels: int, sides: list[int], classes: int) -> nn.Module:
+    """Return the layout of Page's ResNet-9 (https://github.com/davidcpage/cifar10-fast) with half of its channels."""
+    layers: list[nn.Module] = []
+    while max(sides) > STEM_SIDE and min(sides) >= 2 * MIN_SIDE:
+        layers += _conv_block(channels, 32, stride=2, padding=1)
+        channels = 32
+        sides = [(side + 1) // 2 for side in sides]
+    grid = tuple(side // 2 // 2 // 2 for side in sides)
+    return nn.Sequential(
+        *layers,
+        *_conv_block(channels, 32, padding=1),  # 32x32
+        *_conv_block(32, 64, padding=1, pool=2),  # 16x16
+        ResidualBlock(64),
+        *_conv_block(64, 128, padding=1, pool=2),  # 8x8
+        ResidualBlock(128),
+        *_conv_block(128, 256, padding=1, pool=2),  # 4x4
+        nn.MaxPool2d(grid),
+        nn.Flatten(),
+        nn.Linear(256, classes),
+    )
+
+
+def _classify(channels: int, sides: list[int], classes: int) -> list[nn.Module]:
+    """Return the last layers for a grid of ``sides``; one that is too large is averaged."""
+    layers: list[nn.Module] = []
+    if max(sides) > MAX_GRID:
+        sides = [min(side, MAX_GRID) for side in sides]
+        layers.append(nn.AdaptiveAvgPool2d(tuple(sides)))
+    return [*layers, nn.Flatten(), nn.Linear(channels * math.prod(sides), classes)]
 
 
 def build_mlp(shape: Shape, classes: int) -> nn.Module:
@@ -84,7 +137,12 @@ def build_mlp(shape: Shape, classes: int) -> nn.Module:
 
 
 # The names are those of `pipeline.training.config.MODELS`.
-BODIES: dict[str, Callable[[Shape, int], nn.Module]] = {"cnn": build_cnn, "resnet": build_resnet, "mlp": build_mlp}
+BODIES: dict[str, Callable[[Shape, int], nn.Module]] = {
+    "cnn": build_cnn,
+    "resnet": build_resnet,
+    "mlp": build_mlp,
+    "mobilenet": MobileNet,
+}
 
 
 def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
@@ -100,18 +158,24 @@ def build_model(name: str, classes: int, images: Tensor) -> nn.Sequential:
         Number of classes.
     images
         uint8 [N, channels, height, width], the training images. They give the shape; their mean and
-        standard deviation normalise the input.
+        standard deviation normalise the input of each channel. (A mobilenet has those of ImageNet.)
 
     Raises
     ------
     UserError
-        There is no network of that name, or its body does not end in one logit for each class.
+        There is no network of that name, the images are too small, or the body does not end in one logit for each
+        class.
     """
     if name not in BODIES:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(BODIES)}")
     _, channels, height, width = images.shape
     shape = (channels, height, width)
-    mean, std = _pixel_statistics(images)
+    if min(height, width) < MIN_SIDE:
+        raise UserError(
+            f"images of {height}x{width} pixels are too small for a network; "
+            f"prepare them with at least {MIN_SIDE} pixels a side"
+        )
+    mean, std = _imagenet_statistics() if BODIES[name] is MobileNet else _pixel_statistics(images)
     model = nn.Sequential(Normalize(mean, std), BODIES[name](shape, classes), Temperature())
     _check_output(name, model, shape, classes)
     return model
@@ -156,14 +220,28 @@ def _check_output(name: str, model: nn.Sequential, image_shape: Shape, classes: 
         )
 
 
-def _pixel_statistics(images: Tensor) -> tuple[float, float]:
-    """Return mean and standard deviation of the pixels, by their histogram: no float copy of the images."""
-    histogram = torch.bincount(images.flatten(), minlength=256).double()
-    share = histogram / histogram.sum()
+def _pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the pixels, float32, of the shape that `Normalize` wants.
+
+    They come from a histogram of each channel, block by block: ``images`` may be larger than the memory.
+    """
+    _, channels, height, width = images.shape
+    histograms = torch.zeros(channels, 256, dtype=torch.int64)
+    for block in images.split(max(1, BLOCK_SIZE // (channels * height * width))):
+        for channel, histogram in enumerate(histograms):
+            histogram += block[:, channel].flatten().bincount(minlength=256).cpu()
+    share = histograms.double() / histograms.sum(1, keepdim=True)
     levels = torch.arange(256.0, dtype=torch.float64)
-    mean = (share * levels).sum()
-    variance = (share * (levels - mean) ** 2).sum()
-    return mean.item(), variance.sqrt().clamp(min=1.0).item()
+    mean = (share * levels).sum(1, keepdim=True)
+    variance = (share * (levels - mean) ** 2).sum(1)
+    std = variance.sqrt().clamp(min=1.0)
+    size = () if channels == 1 else (channels, 1, 1)
+    return mean.float().view(size), std.float().view(size)
+
+
+def _imagenet_statistics() -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of ImageNet; a grey image becomes three channels when they are applied."""
+    return torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def _conv_block(

@@ -73,6 +73,17 @@ def test_copy_answers_alone() -> None:
     assert not torch.equal(network(images), answers)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 20), (3, 32, 32), (1, 64, 48), (3, 64, 256)], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_network_of_any_size_is_read(name: str, shape: tuple[int, int, int]) -> None:
+    content = make_archive(name, shape)
+    images = torch.randint(0, 256, (3, *shape)).float()
+    with torch.inference_mode():
+        answers = build_network(read_archive(content, "here"))(images)
+        assert torch.equal(answers, load_with_torch(content)(images))
+        assert torch.allclose(answers, make_network(name, shape)(images), atol=1e-4)
+
+
 # --- weights --------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,21 @@ def test_own_data_trains_by_its_size() -> None:
     assert (default_epochs(100, 256), default_epochs(60_000, 256)) == (300, 6)
 
 
+def test_photos_have_defaults_of_their_own() -> None:
+    config = build_config("/my/flowers", 300, "cpu", {"epochs": 3}, is_photo=True)
+    assert (config.model, config.augment, config.epochs) == ("resnet", ("crop", "flip"), 3)
+    assert build_config("mnist", 55_000, "cpu", {}, is_photo=True) == build_config("mnist", 55_000, "cpu", {})
+
+
+def test_pretrained_weights_are_for_a_mobilenet() -> None:
+    chosen = {"model": "mobilenet", "weights_sha256": "0" * 64}
+    config = build_config("digits", 100, "cpu", chosen)
+    assert TrainingConfig.from_params(as_logged(config)) == config
+    for changes in ({"model": "cnn"}, {"weights_sha256": "0" * 63}, {"weights_sha256": "g" * 64}):
+        with pytest.raises(ValueError, match="weights_sha256 is"):
+            build_config("digits", 100, "cpu", chosen | changes)
+
+
 @pytest.mark.parametrize("limit", [None, 100])
 def test_logged_parameters_give_the_configuration_back(limit: int | None) -> None:
     chosen = {"augment": ["flip", "erase"], "limit": limit, "lr": 1e-05}

@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.data.datasets import Splits, load_splits
+from pipeline.data.datasets import Dataset, Splits, load_splits
 from pipeline.errors import UserError
 from pipeline.evaluation.inference import compute_logits
 from pipeline.training.augment import AUGMENT_FUNCTIONS
@@ -22,6 +23,7 @@ from pipeline.training.loop import (
     describe_optimizer,
     find_best_epoch,
     never,
+    place_dataset,
     scale_learning_rate,
     start_training,
     train_one_epoch,
@@ -29,6 +31,7 @@ from pipeline.training.loop import (
 from pipeline.training.models import build_model
 
 CPU = torch.device("cpu")
+FAST_MODELS = [name for name in MODELS if name != "mobilenet"]  # which test_pretrained.py trains
 BASE_CONFIG = TrainingConfig(
     dataset="digits",
     model="cnn",
@@ -79,7 +82,7 @@ def prepare(splits: Splits, **changes: Any) -> Training:
     """Return a training before its first epoch; ``changes`` are fields of the configuration."""
     config = replace(BASE_CONFIG, **changes)
     torch.manual_seed(0)
-    model = build_model(config.model, 10, splits.train.images)
+    model = build_model(config.model, len(splits.train.classes), splits.train.images)
     state = start_training(model, config, len(splits.train), CPU)
     return Training(splits, config, state)
 
@@ -98,12 +101,39 @@ def join_weights(state: TrainingState) -> torch.Tensor:
 # --- does it learn? -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FAST_MODELS)
 def test_every_network_learns_the_digits(all_splits: Splits, name: str) -> None:
     train = all_splits.train.subset(slice(600))
     history = prepare(all_splits._replace(train=train), model=name, epochs=4).run()
     assert history[-1].validation_accuracy > 0.5
     assert history[-1].train_loss < history[0].train_loss / 2
+
+
+def make_coloured_squares(*, grey: bool) -> Splits:
+    """Return squares that are red, green or blue, of the same grey level, on a background of noise of that level."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % 3
+    colours = torch.tensor([[200, 85.88, 85.88], [79, 148.85, 79], [104.56, 104.56, 240]])  # each has a level of 120
+    images = (colours.mean(1).mean() + 20 * torch.randn(600, 1, 20, 20, generator=generator)).expand(-1, 3, -1, -1)
+    images = images.clone()
+    for image, label in zip(images, labels, strict=True):
+        top, left = torch.randint(1, 9, (2,), generator=generator).tolist()
+        image[:, top : top + 10, left : left + 10] = colours[label][:, None, None]
+    if grey:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        images = (images * weights).sum(1, keepdim=True)
+    dataset = Dataset("squares", images.round().clamp(0, 255).byte(), labels, ("red", "green", "blue"), "here")
+    return Splits(dataset.subset(slice(450)), dataset.subset(slice(450, 600)), dataset)
+
+
+def test_colour_alone_tells_classes_apart() -> None:
+    accuracies = {}
+    for grey in (False, True):
+        splits = make_coloured_squares(grey=grey)
+        history = prepare(splits, augment=("crop", "flip", "jitter"), epochs=6).run()
+        accuracies[grey] = history[-1].validation_accuracy
+    assert accuracies[False] > 0.95
+    assert accuracies[True] < 0.5  # chance is a third
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -134,7 +164,7 @@ def test_reported_loss_is_without_label_smoothing(splits: Splits) -> None:
 # --- is it the same again? ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FAST_MODELS)
 def test_the_same_seed_gives_the_same_weights(splits: Splits, name: str) -> None:
     first = train_weights(splits, model=name, epochs=1, augment=("affine",))
     second = train_weights(splits, model=name, epochs=1, augment=("affine",))
@@ -200,6 +230,33 @@ def test_a_result_prints_as_one_line(splits: Splits) -> None:
     assert "\n" not in line
 
 
+# --- images that are a file -----------------------------------------------------------------------------------------
+
+
+def test_images_in_a_file_train_as_those_in_memory(splits: Splits, tmp_path: Path) -> None:
+    file = tmp_path / "images.npy"
+    np.save(file, splits.train.images.numpy())
+    mapped = torch.from_numpy(np.load(file, mmap_mode="c"))
+    train = replace(splits.train, images=mapped)
+    first = train_weights(splits, augment=("affine",))
+    second = train_weights(splits._replace(train=train), augment=("affine",))
+    assert torch.equal(first, second)
+
+
+def test_images_on_the_cpu_are_not_copied(splits: Splits) -> None:
+    placed = place_dataset(splits.train, CPU)
+    assert placed.images.data_ptr() == splits.train.images.data_ptr()
+
+
+def test_images_that_do_not_fit_stay_on_the_cpu(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    meta = torch.device("meta")  # a device without memory
+    size = splits.train.images.numel()
+    for free, device in ((2 * size, meta), (2 * size - 1, CPU)):
+        monkeypatch.setattr("pipeline.training.loop._free_memory", lambda _, free=free: free)
+        placed = place_dataset(splits.train, meta)
+        assert (placed.images.device, placed.labels.device) == (device, meta)
+
+
 # --- the learning rate ----------------------------------------------------------------------------------------------
 
 
@@ -240,7 +297,9 @@ def test_bfloat16_is_used_if_the_hardware_has_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": is_native})
     with autocast_context(CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == dtype
+    with autocast_context(CPU, "mobilenet"):
+        float_product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert (product.dtype, float_product.dtype) == (dtype, torch.float32)
     assert math.isfinite(prepare(splits).run_epoch().train_loss)
 
 
