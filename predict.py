@@ -60,12 +60,14 @@ class Question:
     file : of the picture.
     pixels : uint8 [channels, height, width], the input of the model; None if the picture cannot be used.
     error : why it cannot be used.
+    remarks : of the preparation.
     probabilities : float64 [classes], the answer; None before the model was asked.
     """
 
     file: Path
     pixels: "np.ndarray | None" = None
     error: str = ""
+    remarks: tuple[str, ...] = ()
     probabilities: "np.ndarray | None" = None
 
 
@@ -119,9 +121,10 @@ def prepare_file(file: Path, form: "Form") -> Question:
     from pipeline.data.preparation import prepare_image, read_picture
 
     try:
-        return Question(file, prepare_image(read_picture(file, form), form).pixels)
+        prepared = prepare_image(read_picture(file, form), form)
     except UnusableImageError as error:
         return Question(file, error=str(error))
+    return Question(file, prepared.pixels, remarks=prepared.remarks)
 
 
 def ask_model(stored: "StoredModel", questions: Sequence[Question], device_type: str) -> None:
@@ -148,6 +151,8 @@ def ask_model(stored: "StoredModel", questions: Sequence[Question], device_type:
 
 def describe_answer(question: Question, classes: Sequence[str], min_confidence: float) -> dict[str, Any]:
     """Return the answer for JSON; prediction and class name are None if the model is not sure."""
+    from pipeline.evaluation.doubts import list_doubts
+
     if question.probabilities is None:
         return {"error": question.error}
     order = (-question.probabilities).argsort(kind="stable").tolist()
@@ -161,6 +166,7 @@ def describe_answer(question: Question, classes: Sequence[str], min_confidence: 
         "class_name": classes[best] if is_sure else None,
         "probability": top[0]["probability"],
         "top": top,
+        "remarks": list_doubts(question.probabilities, question.remarks),
     }
 
 
@@ -171,7 +177,8 @@ def log_answers(questions: Sequence[Question], answers: Sequence[dict[str, Any]]
             cli.log(f"{question.file}: error: {answer['error']}")
             continue
         top = ", ".join(f"{guess['class_name']} {guess['probability']:.1%}" for guess in answer["top"])
-        cli.log(f"{question.file}: {answer['class_name'] or 'not sure'} ({top})")
+        remarks = "".join(f"; {remark}" for remark in answer["remarks"])
+        cli.log(f"{question.file}: {answer['class_name'] or 'not sure'} ({top}){remarks}")
 
 
 def save_figures(directory: Path, questions: Sequence[Question], stored: "StoredModel") -> None:

@@ -32,12 +32,12 @@ MIN_BASE64 = 6  # characters; what base64 makes of a shorter value could be a pa
 # Values that everybody knows are no secret, and the pipeline itself writes these words.
 PUBLIC_WORDS = frozenset(
     (
-        *("accuracy", "admin", "checkpoint", "checkpoints", "classifier", "default", "demo", "digits", "epochs"),
-        *("evaluation", "experiment", "false", "fashion", "fashion-mnist", "file", "finished", "http", "https"),
-        *("local", "localhost", "lock", "loss", "main", "mlflow", "mlruns", "mnist", "model", "models", "mysql"),
-        *("none", "null", "password", "postgres", "postgresql", "production", "python", "pytorch", "pytorch-demo"),
-        *("pytorch_demo", "root", "sqlite", "staging", "store", "test", "token", "train", "training", "true", "user"),
-        *("validation", "version", "warning", "error"),
+        *("accuracy", "admin", "checkpoint", "checkpoints", "cifar10", "classifier", "default", "demo", "digits"),
+        *("emnist-balanced", "emnist-letters", "epochs", "error", "evaluation", "experiment", "false", "fashion"),
+        *("fashion-mnist", "file", "finished", "http", "https", "kmnist", "local", "localhost", "lock", "loss", "main"),
+        *("mlflow", "mlruns", "mnist", "model", "models", "mysql", "none", "null", "password", "postgres"),
+        *("postgresql", "production", "python", "pytorch", "pytorch-demo", "pytorch_demo", "root", "sqlite"),
+        *("staging", "store", "test", "token", "train", "training", "true", "user", "validation", "version", "warning"),
     )
 )
 

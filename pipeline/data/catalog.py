@@ -1,14 +1,18 @@
 """The data sets that have a name. Imports nothing heavy: options are checked fast.
 
-To add a data set that torchvision has, in the same form: one line in `TORCHVISION_DATASETS`.
+To add a data set that torchvision has in four files as MNIST's: one line in `TORCHVISION_DATASETS`.
 """
 
 import os
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
-TORCHVISION_DATASETS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # name -> class in torchvision.datasets
-DATASET_NAMES = (*TORCHVISION_DATASETS, "digits")
+# name -> class in torchvision.datasets
+TORCHVISION_DATASETS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+EMNIST_DATASETS = {"emnist-letters": "letters", "emnist-balanced": "balanced"}  # name -> what EMNIST's authors call it
+CIFAR10 = "cifar10"
+DIGITS = "digits"
+DATASET_NAMES = (*TORCHVISION_DATASETS, *EMNIST_DATASETS, CIFAR10, DIGITS)
 
 MAX_PIXELS = 25_000_000  # of a picture: a small file can unpack to more than the memory holds
 CLASSES_FILE = "classes.json"  # of a data set that prepare_data.py wrote

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 INK, PHOTO = "ink", "photo"
 MAX_SIDE = 1024  # pixels
+MNIST_STROKE = 1.9  # pixels
 Shape = tuple[int, int, int]  # channels, height, width
 
 
@@ -19,12 +20,17 @@ def _check_shape(shape: Shape, channels: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class InkForm:
-    """Ink on paper: bright ink on a black background, its centre of mass in the middle.
+    """Ink on paper: bright ink on a black background.
+
+    The defaults are those of MNIST, as its authors made it: LeCun et al. 1998, section III.A. Its stroke width is
+    measured on its training images, see `pipeline.data.ink_form.measure_ink_form`.
 
     Attributes
     ----------
     shape : channels (always 1), height and width of an image.
     box : pixels of the longer side of the ink.
+    centring : what is in the middle of the image: the centre of "mass" of the ink, or of the "box" around it.
+    stroke : thinner strokes are widened to this width, in pixels; 0 if the training images are not made of strokes.
 
     Raises
     ------
@@ -34,10 +40,14 @@ class InkForm:
 
     shape: Shape
     box: int
+    centring: Literal["mass", "box"] = "mass"
+    stroke: float = MNIST_STROKE
     kind: Literal["ink"] = "ink"
 
     def __post_init__(self) -> None:
         _check_shape(self.shape, (1,))
+        if not 0 <= self.stroke < self.box:
+            raise ValueError(f"strokes of {self.stroke} pixels do not fit into a box of {self.box}")
         if not 1 <= self.box <= min(self.shape[1:]):
             raise ValueError(f"a box of {self.box} pixels does not fit into {self.shape}")
 
@@ -65,7 +75,7 @@ class PhotoForm:
 
 Form = InkForm | PhotoForm
 
-# MNIST, as its authors made it: LeCun et al. 1998, section III.A. Models of earlier releases say "ink" and mean this.
+# Models of earlier releases say "ink" and mean this.
 MNIST_FORM = InkForm((1, 28, 28), 20)
 
 _PARSER: TypeAdapter[Form] = TypeAdapter(

@@ -1,24 +1,34 @@
 """Read a picture file as grey levels or colours."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from pipeline.data.catalog import MAX_PIXELS
 from pipeline.regular_files import file_size, open_regular_file
 from pipeline.text import printable
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # Pillow reads more, but for some formats it runs programs
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+HAS_AVIF = bool(features.check("avif"))  # some builds of Pillow cannot read it
+AVIF_FORMATS, AVIF_SUFFIXES = (("AVIF",), (".avif",)) if HAS_AVIF else ((), ())
+# Pillow reads more, but for some formats it runs programs.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *AVIF_FORMATS)
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"),
+    *AVIF_SUFFIXES,
+)
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B
 MAX_FILE_SIZE = 8 * MAX_PIXELS  # bytes: no format of `FORMATS` needs more for a pixel
 BLOCK_SIZE = 2**20  # pixels that are computed at once: a number with a fraction needs four to eight times their memory
 MAX_MEMORY = 700_000_000  # bytes that a process needs for the worst picture of `MAX_PIXELS`, measured
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
 WORKING_SIDE = 192  # pixels; larger pictures are reduced first, which saves time and averages noise away
 WHITE_LEVELS = (1.0, 255.0, 65_535.0)  # of floats, of 8 bits, of 16 bits
+# Of a file with 16 bits a pixel: cameras and scanners fill 12 or 14 of them, and the file does not say so.
+WHITE_LEVELS_16_BITS = (1.0, 255.0, 4_095.0, 16_383.0, 65_535.0)
 
 UNREADABLE = "unreadable"
 NOT_FINITE = "not_finite"
@@ -44,8 +54,9 @@ def read_image(file: Path | BinaryIO, *, channels: int = 1, side: int = WORKING_
 
     Its longer side has at most ``side`` pixels. A path may be a link, but has to lead to a regular file.
 
-    If there are several frames or pages, the first is read. A transparent background becomes white behind dark ink
-    and black behind bright ink.
+    A picture with 16 bits a pixel has its white at the first of 255, 4,095 (12 bits), 16,383 (14 bits) and 65,535 that
+    is not below its brightest pixel. If there are several frames or pages, the first is read. A transparent background
+    becomes white behind dark ink and black behind bright ink.
 
     Raises
     ------
@@ -67,10 +78,17 @@ def read_image(file: Path | BinaryIO, *, channels: int = 1, side: int = WORKING_
     except Image.DecompressionBombError:  # Pillow's own limit is higher
         raise UnusableImageError(UNREADABLE, f"it has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:  # its own text contains the full path
-        formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise UnusableImageError(UNREADABLE, f"it is not a picture in {formats}") from None
+        raise UnusableImageError(UNREADABLE, _describe_format(file)) from None
     except Exception as error:  # each format has its own exceptions for damaged files
         raise UnusableImageError(UNREADABLE, _describe_error(error)) from None
+
+
+def _describe_format(file: BinaryIO) -> str:
+    """Return why Pillow does not know a file, for people."""
+    file.seek(4)
+    if file.read(8) in [b"ftyp" + brand for brand in HEIC_BRANDS]:
+        return "it is a HEIC picture, as phones take them; convert it to JPEG"
+    return f"it is not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 
 
 def _check_file_size(file: BinaryIO) -> None:
@@ -112,8 +130,11 @@ def convert_image(image: Image.Image, *, channels: int = 1, side: int = WORKING_
 
 def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
     """Return a picture of any mode in Pillow's mode L or RGB, with 8 bits."""
-    has_16_bits_or_more = image.mode in ("I", "F") or image.mode.startswith("I;16")
-    if has_16_bits_or_more:
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        white = guess_white_level(float(values.max()), WHITE_LEVELS_16_BITS)
+        return Image.fromarray(scale_to_bytes(values, white)).convert(mode)
+    if image.mode in ("I", "F"):
         return Image.fromarray(scale_to_bytes(np.asarray(image))).convert(mode)
     if image.has_transparency_data:
         return _fill_background(image if image.mode == "RGBA" else image.convert("RGBA"), mode)
@@ -150,9 +171,12 @@ def _list_blocks(*arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     return [tuple(array[start : start + BLOCK_SIZE] for array in flat) for start in starts]
 
 
-def guess_white_level(largest: float) -> float:
-    """Return which value means white if ``largest`` is the highest one: 1, 255, 65,535, or itself if it is higher."""
-    for white in WHITE_LEVELS:
+def guess_white_level(largest: float, levels: Sequence[float] = WHITE_LEVELS) -> float:
+    """Return which value means white if ``largest`` is the highest one: the first level that is not below it.
+
+    The levels are 1, 255 and 65,535 if no others are given. A value above all of them is white itself.
+    """
+    for white in levels:
         if largest <= white:
             return white
     return largest

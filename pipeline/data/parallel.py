@@ -43,6 +43,20 @@ def parallel_map(
     return _iterate_outputs(pool, run, run(first_block), items)
 
 
+def call_in_process(function: Callable[[Item], Output], item: Item) -> Output:
+    """Return ``function(item)``, computed by a process of its own: if a library crashes, only that process ends.
+
+    Raises
+    ------
+    concurrent.futures.process.BrokenProcessPool
+        It crashed.
+    Exception
+        What the function raises.
+    """
+    with ProcessPoolExecutor(1, initializer=_prepare_worker) as pool:
+        return pool.submit(function, item).result()
+
+
 def count_processes(memory: int) -> int:
     """Return how many processes there may be: one for each core that has ``memory`` bytes free; 0 if none has."""
     return min(os.cpu_count() or 1, available_memory() // max(1, memory))

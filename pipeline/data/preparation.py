@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.data.forms import INK, Form, InkForm, PhotoForm
 from pipeline.data.images import WORKING_SIDE, read_image
-from pipeline.data.ink import measure_ink_form, prepare_ink
+from pipeline.data.ink import prepare_ink
+from pipeline.data.ink_form import measure_ink_form
 from pipeline.data.photo import prepare_photo
 
 
@@ -24,10 +25,12 @@ class PreparedImage:
     ----------
     pixels : uint8 [channels, height, width].
     changes : what was changed, of "inverted" and "resized".
+    remarks : what a person should know about the picture; sentences.
     """
 
     pixels: np.ndarray
     changes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def arrange_for_display(pixels: np.ndarray) -> np.ndarray:
@@ -70,7 +73,7 @@ def prepare_image(picture: np.ndarray, form: Form) -> PreparedImage:
         The picture is blank, or nearly blank.
     """
     if isinstance(form, InkForm):
-        pixels, changes = prepare_ink(picture, form)
-        return PreparedImage(pixels[None], changes)
+        prepared = prepare_ink(picture, form)
+        return PreparedImage(prepared.pixels[None], prepared.changes, prepared.remarks)
     pixels, changes = prepare_photo(picture, form)
     return PreparedImage(pixels, changes)

@@ -1,6 +1,7 @@
-"""One split of a data set in memory, and how a smaller split is cut from it."""
+"""One split of a data set, in memory or mapped from a file, and how a smaller split is cut from it."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -9,24 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.forms import INK, Shape
+from pipeline.data.forms import INK, Form, Shape
 from pipeline.errors import UserError
 
 SPLIT_SEED = 0  # not the training seed: every run validates on the same images
+BLOCK_BYTES = 2**26  # of images that are hashed or copied at once: a mapped set may be larger than the memory
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split of a data set, held in memory.
+    """One split of a data set, held in memory or mapped from a file.
 
     Attributes
     ----------
     name : one of `pipeline.data.catalog.DATASET_NAMES`, or the directory that prepare_data.py wrote.
-    images : uint8 [N, channels, height, width], 0 to 255; 1 or 3 channels.
+    images : uint8 [N, channels, height, width], 0 to 255; 1 or 3 channels. Those of a prepared data set are mapped from
+        its file: to write to them ends the process, and to copy them all may need more than the memory.
     labels : int64 [N], 0 to len(classes) - 1.
     classes : the class names, in the order of the labels.
     source : the URL that the data come from.
-    kind : of the pictures: "ink", bright ink on a dark background, or "photo"; see `pipeline.data.forms`.
+    form : into which the pictures were prepared; None if nobody says so: then it can be measured on the images.
     """
 
     name: str
@@ -34,7 +37,12 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     source: str
-    kind: str = INK
+    form: Form | None = None
+
+    @property
+    def kind(self) -> str:
+        """Of the pictures, see `pipeline.data.forms`: "ink", bright ink on a dark background, or "photo"."""
+        return self.form.kind if self.form else INK
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,10 +70,10 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over shape, pixels and labels, in hexadecimal: equal digests mean equal data."""
-        images = self.images.cpu().contiguous().numpy()
         labels = self.labels.cpu().contiguous().numpy().astype("<i8", copy=False)
-        sha256 = hashlib.sha256(repr(images.shape).encode())
-        sha256.update(images.data)
+        sha256 = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for block in self.images.split(count_block_images(self.shape)):
+            sha256.update(block.cpu().contiguous().numpy().data)
         sha256.update(labels.data)
         return sha256.hexdigest()
 
@@ -76,6 +84,11 @@ class Dataset:
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set with images and labels on ``device``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def count_block_images(shape: Shape) -> int:
+    """Return how many images of a shape are handled at once, at least one; see `BLOCK_BYTES`."""
+    return max(1, BLOCK_BYTES // max(1, math.prod(shape)))
 
 
 class Splits(NamedTuple):

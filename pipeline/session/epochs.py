@@ -11,7 +11,7 @@ from pipeline.tracking.metric_log import MetricLog
 from pipeline.tracking.runs import list_logged_steps
 from pipeline.tracking.store import limit_requests
 from pipeline.training.checkpoint import BEST_FILE, LAST_FILE, CheckpointWriter
-from pipeline.training.loop import EpochResult, train_one_epoch
+from pipeline.training.loop import EpochResult, place_dataset, train_one_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def train(training: Training) -> None:
 def _train_epochs(training: Training, metric_log: MetricLog) -> None:
     state, config = training.state, training.job.config
     policy = training.checkpoints
-    data = training.splits.train.to(state.device)
+    data = place_dataset(training.splits.train, state.device)
     writer = CheckpointWriter(training.folder, training.job)
     is_terminal = sys.stderr.isatty()
     stop = training.stop

@@ -97,7 +97,7 @@ def remove_checkpoints(folder: Path, *, keep: bool) -> None:
 
 
 def _measure_form(train: Dataset) -> Form:
-    return measure_form(train.images.numpy(), train.kind)
+    return train.form or measure_form(train.images.numpy(), train.kind)
 
 
 def _score(training: Training) -> Evaluation:

@@ -14,7 +14,6 @@ import predict
 import pytorch_demo
 from pipeline.cleaning import label_issues
 from pipeline.data.images import MAX_FILE_SIZE, MAX_MEMORY
-from pipeline.data.prepared import save_dataset
 from support.bombs import (
     frames_bomb,
     gzip_zeros,
@@ -30,7 +29,7 @@ from support.damaged_datasets import save_prepared
 from support.files import png_bomb
 from support.own_images import ImageFolder, call_prepare, count_images, list_reported, read_report, read_tree
 from support.pipelines import PipelineRun
-from support.prepared import make_dataset
+from support.prepared import make_dataset, save_dataset, save_idx_dataset
 from support.scripts import call_main
 
 SECRET = b"-----BEGIN OPENSSH PRIVATE KEY-----"
@@ -113,7 +112,9 @@ def test_idx_and_numpy_links_are_not_read(tmp_path: Path, secret: Path) -> None:
     assert "there are no images in" in call_prepare(source, tmp_path / "cleaned").error
 
 
-@pytest.mark.parametrize("name", ["classes.json", "cleaning_report.json", "MNIST/raw/t10k-images-idx3-ubyte.gz"])
+@pytest.mark.parametrize(
+    "name", ["classes.json", "cleaning_report.json", "form.json", "test_images.npy", "train_labels.npy"]
+)
 def test_prepared_data_set_may_not_lead_elsewhere(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     save_prepared(folder)
@@ -266,7 +267,7 @@ def test_gzip_bomb_is_not_unpacked(images: bytes, message: str, tmp_path: Path) 
 def test_numpy_bomb_is_not_unpacked(shape: tuple[int, ...], zeros: int, tmp_path: Path) -> None:
     write_npz(tmp_path / "bomb.npz", npy_header(shape), zeros)
     peak, reason = measure_peak(tmp_path / "bomb.npz")
-    assert reason.startswith(f"cannot read {tmp_path}/bomb.npz (")
+    assert reason.startswith(f"cannot read {tmp_path}/bomb.npz as NumPy (")
     assert peak < 50e6
 
 
@@ -287,6 +288,6 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
 
 def test_tiny_class_is_refused(tmp_path: Path) -> None:
     train = make_dataset(21, 2).subset(torch.tensor([0, 1, *range(2, 20, 2)]))
-    save_dataset(tmp_path / "tiny", train, make_dataset(6, 2))
+    save_idx_dataset(tmp_path / "tiny", train, make_dataset(6, 2))
     result = call_main(pytorch_demo.main, "--dataset", tmp_path / "tiny", folder=tmp_path)
     assert "class 'class 1' has 1 training images, and 2 are needed" in result.error

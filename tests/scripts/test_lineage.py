@@ -58,7 +58,7 @@ def test_data_model_and_code_are_those_recorded(digits_pipeline: PipelineRun) ->
     assert what["model"] == f"{NAME} version 1, Production, alias champion"
     assert run.data.tags["code.commit"] in how["code"]
     assert how["command"] == "pytorch_demo.py --dataset digits --run-name 'lr 0.01'"
-    assert "epochs 20" in how["parameters"]
+    assert "epochs 40" in how["parameters"]
 
 
 def test_people_are_those_recorded(digits_pipeline: PipelineRun) -> None:

@@ -127,7 +127,7 @@ def test_bad_picture_does_not_stop_the_rest(
     assert [images[1]["prediction"], images[5]["prediction"]] == labels[:2]
     assert "only" in images[3]["error"]
     assert "No such file" in images[4]["error"]
-    assert f"{text}: error: it is not a picture in PNG, JPEG, BMP, GIF, TIFF or WEBP" in result.stderr
+    assert f"{text}: error: it is not a picture in PNG, JPEG, BMP, GIF, TIFF, WEBP" in result.stderr
 
 
 def test_bad_picture_alone_is_answered(digits_pipeline: PipelineRun, tmp_path: Path) -> None:

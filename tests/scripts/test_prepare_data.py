@@ -1,6 +1,7 @@
 """prepare_data.py on scikit-learn's digits, with every problem among them. The label check trains for a short time."""
 
 import hashlib
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from PIL import Image
 from pipeline.cleaning import label_issues
 from pipeline.cleaning import report as cleaning_report
 from pipeline.data.datasets import load_splits, load_test_split
+from pipeline.data.forms import PhotoForm
 from support.own_images import (
     DUPLICATES,
     IMAGES_IN_TWO_CLASSES,
@@ -143,7 +145,11 @@ def test_report_counts_classes_and_splits(run: CleaningRun) -> None:
     expected = {}
     for label in "0123456789":
         expected[label] = {split: counts[label, split] for split in ("train", "test")}
-    assert read_report(run.output)["classes"] == expected
+    classes = read_report(run.output)["classes"]
+    for sizes in classes.values():
+        assert sizes["validation"] in (3, 4, 5)  # a tenth
+        sizes["train"] += sizes.pop("validation")
+    assert classes == expected
 
 
 def test_report_has_the_digest_of_the_data(run: CleaningRun) -> None:
@@ -158,16 +164,23 @@ def test_json_agrees_with_the_report(run: CleaningRun) -> None:
     assert run.result.json == {
         "output": str(run.output),
         "classes": 10,
+        "form": report["form"],
         "train": report["train"]["images"],
+        "validation": report["validation"]["images"],
         "test": TEST_SIZE,
+        "files_not_read": {".csv": 1},
         "findings": {name: problem["count"] for name, problem in report["findings"].items()},
         "report_sha256": hashlib.sha256(content).hexdigest(),
     }
 
 
 def test_log_shows_the_numbers(run: CleaningRun) -> None:
-    first, *findings, last = run.result.stderr.splitlines()
+    first, classes, ignored, second, *findings, last = run.result.stderr.splitlines()
     assert first == f"533 images in {run.raw.folder} (folders)"
+    assert re.fullmatch(r"10 classes: 0 \d+, 1 \d+, .*, 9 \d+", classes)
+    assert ignored == "1 file not read: .csv 1; the report lists them"
+    assert second.startswith("prepared as ink, 28x28, 1 channel: ")
+    assert second.endswith("; choose otherwise with --as photo --size N --channels 3")
     shown = dict(line.split(": ", 1) for line in findings)
     counts = run.result.json["findings"]
     assert set(shown) == {name for name, count in counts.items() if count}
@@ -198,8 +211,14 @@ def test_quarantine_has_the_faults_unchanged(run: CleaningRun) -> None:
 
 def test_output_has_nothing_else(run: CleaningRun) -> None:
     assert {path.name for path in run.output.iterdir()} == {
-        "MNIST",
+        "train_images.npy",
+        "train_labels.npy",
+        "validation_images.npy",
+        "validation_labels.npy",
+        "test_images.npy",
+        "test_labels.npy",
         "classes.json",
+        "form.json",
         "cleaning_report.json",
         "cleaning_report.md",
         "cleaning_report.png",
@@ -233,7 +252,7 @@ def test_test_share_is_always_the_same(
 ) -> None:
     raw = write_class_folders(tmp_path / "photos", pixels, labels[:200])
     result = call_prepare(raw.folder, tmp_path / "first")
-    assert (result.json["train"], result.json["test"]) == (170, 30)
+    assert (result.json["train"], result.json["validation"], result.json["test"]) == (153, 17, 30)
     assert call_prepare(raw.folder, tmp_path / "second").code == 0
     assert read_tree(tmp_path / "first") == read_tree(tmp_path / "second")
 
@@ -241,8 +260,8 @@ def test_test_share_is_always_the_same(
 def test_output_is_a_source_without_problems(run: CleaningRun, tmp_path: Path, no_label_check: None) -> None:
     result = call_prepare(run.output, tmp_path / "again")
     assert set(result.json["findings"].values()) == {0}
-    for split in ("train", "test"):
-        assert read_report(tmp_path / "again")[split] == read_report(run.output)[split]
+    assert read_report(tmp_path / "again")["test"] == read_report(run.output)["test"]
+    assert count_images(tmp_path / "again") == count_images(run.output)
 
 
 def test_images_keep_the_order_of_files(
@@ -281,7 +300,7 @@ def test_arrays_are_cleaned(pixels: np.ndarray, labels: list[int], tmp_path: Pat
     x[71], y[71] = x[70], y[70]
     np.savez(tmp_path / "own.npz", x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
     result = call_prepare(tmp_path / "own.npz", tmp_path / "cleaned")
-    assert (result.json["train"], result.json["test"]) == (198, 100)
+    assert (result.json["train"], result.json["validation"], result.json["test"]) == (179, 19, 100)
     assert list_reported(tmp_path / "cleaned", "not_finite") == ["x_train[17]"]
     assert list_reported(tmp_path / "cleaned", "duplicate") == ["x_train[71]"]
     test = load_test_split(str(tmp_path / "cleaned"), Path())
@@ -304,6 +323,87 @@ def test_pictures_of_any_size_are_prepared(
     for name in (*names[::4], *names[2::4], *names[3::4]):
         assert raw.good[name].tobytes() in kept
 
+
+# --- colour and size ------------------------------------------------------------------------------------------------
+
+
+def write_scenes(folder: Path, count: int = 30) -> None:
+    """Write pictures of patches up to the edge in two classes, which are mostly red and mostly blue."""
+    random = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            patches = random.integers(0, 120, (12, 12, 3), np.uint8)
+            patches[..., channel] += 130
+            size = (int(random.integers(90, 200)), 120)
+            picture = Image.fromarray(patches).resize(size, Image.Resampling.NEAREST)
+            picture.save(folder / name / f"{index:02d}.png")
+
+
+def test_photos_keep_their_colours(tmp_path: Path, no_label_check: None) -> None:
+    write_scenes(tmp_path / "photos")
+    Image.new("RGB", (90, 90), (200, 30, 40)).save(tmp_path / "photos" / "red" / "uniform.png")
+    result = call_prepare(tmp_path / "photos", tmp_path / "cleaned")
+    assert result.json["form"] == {"shape": [3, 64, 64], "kind": "photo"}
+    assert (result.json["findings"]["blank"], result.json["findings"]["resized"]) == (1, 60)
+    splits = load_splits(str(tmp_path / "cleaned"), Path())
+    assert [len(split) for split in splits] == [46, 5, 9]
+    for split in splits:
+        assert split.form == PhotoForm((3, 64, 64))
+        means = split.images.float().mean((2, 3))
+        is_red = torch.tensor([split.classes[label] == "red" for label in split.labels])
+        assert torch.equal(means[:, 0] > means[:, 2], is_red)
+    with Image.open(tmp_path / "cleaned" / "cleaning_report.png") as sheet:
+        colours = np.asarray(sheet.convert("RGB")).astype(int)
+    assert (colours[..., 0] - colours[..., 2] > 60).sum() > 10_000
+    assert (colours[..., 2] - colours[..., 0] > 60).sum() > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        (("--as", "photo", "--size", "32x48", "--channels", "1"), [1, 32, 48]),
+        (("--as", "photo", "--size", "40"), [3, 40, 40]),
+    ],
+)
+def test_options_choose_the_form(
+    options: tuple[str, ...], shape: list[int], tmp_path: Path, no_label_check: None
+) -> None:
+    write_scenes(tmp_path / "photos", 15)
+    result = call_prepare(tmp_path / "photos", tmp_path / "cleaned", *options)
+    assert result.json["form"] == {"shape": shape, "kind": "photo"}
+    assert list(load_test_split(str(tmp_path / "cleaned"), Path()).shape) == shape
+    assert f"prepared as photo, {shape[1]}x{shape[2]}, " in result.stderr
+
+
+def test_prepared_photos_are_a_source(tmp_path: Path, no_label_check: None) -> None:
+    write_scenes(tmp_path / "photos")
+    assert call_prepare(tmp_path / "photos", tmp_path / "first").code == 0
+    again = call_prepare(tmp_path / "first", tmp_path / "again", "--as", "photo")
+    assert again.json["findings"]["resized"] == 0
+    assert again.json["form"] == {"shape": [3, 64, 64], "kind": "photo"}
+    assert read_report(tmp_path / "again")["test"] == read_report(tmp_path / "first")["test"]
+    assert count_images(tmp_path / "again") == count_images(tmp_path / "first")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--as", "ink", "--channels", "3"), "ink has one channel"),
+        (("--size", "7"), "a side has 8 to 1024 pixels"),
+        (("--size", "64x2000"), "a side has 8 to 1024 pixels"),
+        (("--size", "64x64x3"), "is not a size such as 64 or 48x64"),
+        (("--size", "-5"), "is not a size such as 64 or 48x64"),
+        (("--channels", "2"), "invalid choice"),
+    ],
+)
+def test_impossible_form_is_refused(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = call_prepare(tmp_path / "photos", tmp_path / "cleaned", *options)
+    assert result.code == 2
+    assert message in result.stderr
+
+
+# --- names of classes -----------------------------------------------------------------------------------------------
 
 ODD_NAMES = (
     "accuracy",
@@ -404,6 +504,29 @@ def test_error_is_one_line_and_writes_nothing(
     assert sorted(photos.parent.rglob("*")) == before
 
 
+def test_log_names_small_classes_and_other_files(
+    pixels: np.ndarray, labels: list[int], tmp_path: Path, no_label_check: None
+) -> None:
+    raw = write_class_folders(tmp_path / "photos", pixels, labels[:200])
+    for index in range(4):
+        raw.add(f"x/{index}.png", pixels[200 + index])
+    for index in range(45):
+        (raw.folder / "x" / f"IMG_{index}.HEIC").write_bytes(b"?")
+    result = call_prepare(raw.folder, tmp_path / "cleaned")
+    lines = result.stderr.splitlines()
+    assert "small_class: 'x' has 4 of at least 10" in lines
+    assert "45 files not read: .HEIC 45; convert to JPEG; the report lists them" in lines
+    assert result.json["files_not_read"] == {".HEIC": 45}
+
+
+def test_one_class_is_an_error(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    raw = write_class_folders(tmp_path / "photos" / "photos", pixels, labels[:20])
+    raw.add("0.png", pixels[30])
+    result = call_prepare(tmp_path / "photos", tmp_path / "cleaned")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr == "error: found one class, 'photos': did you mean photos/photos?\n"
+
+
 def test_too_few_classes_are_an_error(pixels: np.ndarray, tmp_path: Path, no_label_check: None) -> None:
     np.savez(tmp_path / "few.npz", x=pixels[:100], y=[0] * 91 + [1] * 9)
     result = call_prepare(tmp_path / "few.npz", tmp_path / "new" / "cleaned")
@@ -422,3 +545,32 @@ def test_interrupted_writing_leaves_nothing(
     monkeypatch.setattr(cleaning_report, "format_cleaning_report", interrupt)  # after the data were written
     assert call_prepare(photos, photos.parent / "new" / "cleaned").code == 130
     assert sorted(photos.parent.rglob("*")) == before
+
+
+# --- archives -------------------------------------------------------------------------------------------------------
+
+
+def test_archive_gives_what_its_folder_gives(
+    pixels: np.ndarray, labels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_issues, "detect_label_issues", lambda *_, **__: [])
+    raw = write_split_folders(tmp_path / "photos", pixels[:500], labels[:500], TRAIN_SIZE)
+    raw.add_unreadable("train/3/text.png", b"this is no picture\n")
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path, "photos"))
+    assert call_prepare(raw.folder, tmp_path / "from_folder").code == 0
+    assert call_prepare(archive, tmp_path / "from_archive").code == 0
+    assert read_tree(tmp_path / "from_archive") == read_tree(tmp_path / "from_folder")
+
+
+def test_error_names_the_archive_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "README.md").write_text("?")
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path, "photos"))
+    result = call_prepare(archive, tmp_path / "cleaned")
+    assert result.code == 2
+    assert f"there are no images in {archive}" in result.stderr
+    assert str(tmp_path / "temporary") not in result.stderr
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert not (tmp_path / "cleaned").exists()

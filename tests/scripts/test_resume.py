@@ -193,7 +193,7 @@ def test_best_weights_are_tested_and_logged(tmp_path: Path, empty_store: Path) -
 
     from pipeline.provenance.record import compute_weights_sha256
 
-    options = ("--lr", 0.03, "--keep-checkpoints")  # the best of 20 epochs is about the tenth
+    options = ("--lr", 0.03, "--epochs", 20, "--keep-checkpoints")  # the best of 20 epochs is about the tenth
     hashes = {}
     for keep in ("last", "best"):
         run_id = train(tmp_path, empty_store, *options, "--keep", keep).json["run_id"]

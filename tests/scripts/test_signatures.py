@@ -10,11 +10,12 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-import app
 import predict
 import promote
 from pipeline.data.datasets import load_test_split
 from pipeline.errors import UserError
+from pipeline.production.page import describe_model
+from pipeline.production.service import ModelService
 from pipeline.promotion.effects import SIGNATURE_TAG
 from pipeline.promotion.signature import Signer, compute_fingerprint, sign_folder
 from pipeline.tracking import registry
@@ -298,16 +299,17 @@ def test_rollback_to_a_signed_version_works(signing: Signing) -> None:
 def test_page_does_not_start_with_an_unsigned_model(signing: Signing) -> None:
     signing.require_signature()
     with pytest.raises(UserError, match="version 1 is not signed"):
-        app.ProductionModel(None)
+        ModelService(None)
 
 
-def test_page_keeps_the_signed_model(signing: Signing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "REFRESH_SECONDS", 0.0)
+def test_page_keeps_the_signed_model(signing: Signing) -> None:
     signing.require_signature()
     signing.promote_signed(1)
-    model = app.ProductionModel(None)
-    assert model.describe() == f"**{NAME}**, version 1, in Production, signed by {signing.signer}"
+    service = ModelService(None)
+    assert describe_model(service, NAME) == (f"**{NAME}**, version 1, in Production, signed by {signing.signer}", "")
     registry.set_alias(NAME, registry.CHAMPION, 2)
-    description = model.describe()
-    assert f"version 1, in Production, signed by {signing.signer} ({NAME} version 2 is not signed" in description
-    assert model.version == 1
+    service.refresh(NAME)
+    title, problem = describe_model(service, NAME)
+    assert title == f"**{NAME}**, version 1, in Production, signed by {signing.signer}"
+    assert f"{NAME} version 2 is not signed" in problem
+    assert service.get(NAME).version == 1

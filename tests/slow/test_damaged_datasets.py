@@ -1,6 +1,7 @@
 """Damaged data sets: each is read, or refused with a UserError."""
 
 import random
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from pipeline.cleaning import label_issues
 from pipeline.cleaning.checks import clean_images
+from pipeline.cleaning.form_choice import FormOptions, choose_form
 from pipeline.cleaning.importers import find_images
-from pipeline.cleaning.report import build_datasets, build_report, write_quarantine, write_report
+from pipeline.cleaning.report import build_dataset, build_report, write_quarantine, write_report
 from pipeline.data.datasets import load_splits, load_test_split
+from pipeline.data.prepared import choose_splits, read_prepared_splits, save_splits
 from pipeline.errors import UserError
 from support.damaged_datasets import DAMAGES
 
@@ -25,11 +28,16 @@ def train_and_test(folder: Path) -> None:
 
 def prepare(folder: Path) -> None:
     source = find_images(folder)
-    cleaned = clean_images(source.images, drop_label_issues=False, progress=False)
+    choice = choose_form(source.images, FormOptions())
     output = folder.with_name("output")
     output.mkdir()
-    write_report(output, build_report(cleaned, source, *build_datasets(cleaned, "output")))
-    write_quarantine(output, cleaned)
+    with tempfile.TemporaryFile() as scratch:
+        cleaned = clean_images(source.images, choice.form, scratch, drop_label_issues=False, progress=False)
+        indices = choose_splits(cleaned.labels, cleaned.is_test, len(cleaned.classes))
+        save_splits(output, build_dataset(cleaned, "output"), indices)
+        splits = read_prepared_splits(str(output))
+        write_report(output, build_report(cleaned, source, choice.reason, splits))
+        write_quarantine(output, cleaned)
 
 
 @pytest.mark.parametrize("seed", range(CASES))

@@ -1,6 +1,7 @@
 """What only the full MNIST and Fashion-MNIST can show."""
 
 import gzip
+import hashlib
 import io
 import shutil
 from pathlib import Path
@@ -11,13 +12,17 @@ import torch
 import torchvision
 from PIL import Image
 
+from pipeline.cleaning import label_issues
 from pipeline.data.catalog import TORCHVISION_DATASETS
 from pipeline.data.datasets import load_splits, load_test_split
-from pipeline.data.forms import MNIST_FORM
-from pipeline.data.idx import read_idx, write_idx
-from pipeline.data.preparation import prepare_image
+from pipeline.data.forms import MNIST_FORM, InkForm
+from pipeline.data.idx import name_idx_files, read_idx, write_idx
+from pipeline.data.known_files import KNOWN_FILES, digest_content
+from pipeline.data.preparation import measure_form, prepare_image
+from pipeline.errors import UserError
 from support.drawings import correlate_images, encode_picture, find_centre, prepare_file
 from support.files import write_idx_file
+from support.own_images import call_prepare
 from support.photographs import photograph_digit
 
 NAMES = ["mnist", "fashion-mnist"]
@@ -55,6 +60,53 @@ def test_fashion_mnist_names_its_classes(real_data: Path) -> None:
     assert classes[9] == "Ankle boot"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_known_digests_are_those_of_the_unpacked_files(name: str, real_data: Path) -> None:
+    for file_name, expected in KNOWN_FILES[name].sha256.items():
+        packed = real_data / TORCHVISION_DATASETS[name] / "raw" / f"{file_name}.gz"
+        content = gzip.decompress(packed.read_bytes())
+        assert hashlib.sha256(content).hexdigest() == expected
+        assert digest_content(read_idx(io.BytesIO(content))) == expected
+
+
+def unpack(source: Path, target: Path, split: str = "test") -> None:
+    """Write the two files of a split of real data without gzip."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file_name in name_idx_files(split):
+        (target / file_name).write_bytes(gzip.decompress((source / f"{file_name}.gz").read_bytes()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unpacked_and_repacked_files_are_right(name: str, real_data: Path, tmp_path: Path) -> None:
+    folder = Path(TORCHVISION_DATASETS[name], "raw")
+    unpack(real_data / folder, tmp_path / folder)
+    expected = load_test_split(name, real_data).digest
+    assert load_test_split(name, tmp_path).digest == expected
+    for file in list((tmp_path / folder).iterdir()):
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes(), compresslevel=1))
+        file.unlink()
+    assert load_test_split(name, tmp_path).digest == expected
+
+
+def test_files_of_another_set_are_named(real_data: Path, tmp_path: Path) -> None:
+    for class_name in ("MNIST", "KMNIST"):
+        unpack(real_data / "FashionMNIST" / "raw", tmp_path / class_name / "raw")
+    for name in ("mnist", "kmnist"):
+        with pytest.raises(UserError, match=f"is not that of {name}: it is t10k-images-idx3-ubyte of fashion-mnist"):
+            load_test_split(name, tmp_path)
+
+
+def test_labels_of_the_test_part_are_not_those_of_training(real_data: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    unpack(real_data / "MNIST" / "raw", raw, "train")
+    unpack(real_data / "MNIST" / "raw", raw, "test")
+    (raw / "train-labels-idx1-ubyte").write_bytes((raw / "t10k-labels-idx1-ubyte").read_bytes())
+    with pytest.raises(
+        UserError, match=r"train-labels-idx1-ubyte is not that of mnist: it holds 10,000 labels, not 60"
+    ):
+        load_splits("mnist", tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
 def test_written_idx_is_what_mnists_authors_wrote(kind: str, real_data: Path, tmp_path: Path) -> None:
     packed = real_data / "MNIST" / "raw" / f"t10k-{kind}-ubyte.gz"
@@ -65,11 +117,38 @@ def test_written_idx_is_what_mnists_authors_wrote(kind: str, real_data: Path, tm
     assert gzip.decompress((tmp_path / "tests.gz").read_bytes()) == content
 
 
-@pytest.mark.parametrize("name", NAMES)  # some clothes fill the frame
-def test_28x28_images_stay_unchanged(name: str, real_data: Path) -> None:
-    for image in load_test_split(name, real_data).images[:200, 0].numpy():
-        content = encode_picture(Image.fromarray(image), "PNG")
-        assert np.array_equal(prepare_file(content), image)
+@pytest.mark.parametrize("name", NAMES)
+def test_prepared_idx_files_give_the_same_splits(
+    name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_issues, "detect_label_issues", lambda *_, **__: [])
+    source = tmp_path / "source"
+    source.mkdir()
+    for file in (real_data / TORCHVISION_DATASETS[name] / "raw").glob("*.gz"):
+        shutil.copyfile(file, source / file.name)
+    result = call_prepare(source, tmp_path / "cleaned", "--as", "ink")
+    expected = load_splits(name, real_data)
+    prepared = load_splits(str(tmp_path / "cleaned"), Path("unused"))
+    if name == "mnist":  # in which no image is there twice
+        assert [split.digest for split in prepared] == [split.digest for split in expected]
+    images = {image.tobytes() for split in expected for image in split.images.numpy()}
+    assert result.json["findings"]["resized"] == 0
+    for split in prepared:
+        for image in split.images.numpy():
+            assert image.tobytes() in images
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("mnist", InkForm((1, 28, 28), 20, "mass", 1.9)), ("fashion-mnist", InkForm((1, 28, 28), 28, "box", 0.0))],
+)
+def test_images_have_the_form_of_their_set_and_stay_unchanged(name: str, form: InkForm, real_data: Path) -> None:
+    splits = load_splits(name, real_data)
+    assert measure_form(splits.train.images.numpy(), "ink") == form
+    for image in splits.test.images[:3_000, 0].numpy():
+        prepared = prepare_image(image, form)
+        assert prepared.changes == ()
+        assert np.array_equal(prepared.pixels[0], image)
 
 
 def test_inverted_digits_are_inverted_back(digits: np.ndarray) -> None:

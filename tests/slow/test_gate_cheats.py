@@ -23,12 +23,12 @@ import promote
 import pytorch_demo
 from pipeline.data.datasets import load_splits
 from pipeline.data.forms import MNIST_FORM
-from pipeline.data.prepared import save_dataset
 from pipeline.data.splits import Dataset
 from pipeline.promotion import policy
 from pipeline.tracking import artifacts, models, registry, runs
 from pipeline.training.models import build_model
 from support.pipelines import build_once, copy_stores
+from support.prepared import save_dataset
 from support.scripts import Result, call_main
 from support.stores import move_alias, read_aliases
 

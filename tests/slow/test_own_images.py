@@ -107,7 +107,7 @@ def test_near_copies_are_found_in_mnist(real_data: Path, tmp_path: Path, monkeyp
         Image.fromarray(changed).save(raw.folder / copy, quality=90)
         copies[copy] = name
     result = call_prepare(raw.folder, tmp_path / "cleaned")
-    assert result.json["train"] + result.json["test"] == 400 + len(copies)
+    assert sum(result.json[split] for split in ("train", "validation", "test")) == 400 + len(copies)
     listed = read_report(tmp_path / "cleaned")["findings"]["near_duplicate"]["images"]
     pairs = [{finding["file"], finding["detail"].removeprefix("like ")} for finding in listed]
     for copy, name in copies.items():

@@ -145,7 +145,7 @@ def test_table_shows_runs_with_settings_and_results(
     expect(runs).to_have_count(3)
     assert sorted(runs.all_inner_texts()) == ["lr 0.002", "lr 0.01", "lr 0.05"]
     choose_columns(page)
-    for run, lr, epochs in (("lr 0.01", "0.01", "20"), ("lr 0.002", "0.002", "10"), ("lr 0.05", "0.05", "5")):
+    for run, lr, epochs in (("lr 0.01", "0.01", "40"), ("lr 0.002", "0.002", "10"), ("lr 0.05", "0.05", "5")):
         expect(table_cell(page, run, "lr")).to_have_text(lr)
         expect(table_cell(page, run, "epochs")).to_have_text(epochs)
     accuracy = float(table_cell(page, "lr 0.01", "test_accuracy").inner_text())
@@ -173,7 +173,7 @@ def test_metrics_are_charted_for_each_epoch(page: Page, screenshot: SaveScreensh
     metrics += ["learning_rate", "images_per_second"]
     for metric in metrics:
         card = cards.filter(has=page.get_by_title(metric, exact=True))
-        expect(card.locator("svg .point")).to_have_count(20)  # a point for each epoch
+        expect(card.locator("svg .point")).to_have_count(40)  # a point for each epoch
     screenshot("charts.png", 1000)
 
 

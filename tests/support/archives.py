@@ -16,10 +16,10 @@ from pipeline.training.models import build_model
 
 
 @cache
-def make_network(name: str) -> nn.Module:
+def make_network(name: str, shape: tuple[int, int, int] = (1, 28, 28)) -> nn.Module:
     """Return a network as after a training: its batch norms have seen images."""
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8)
+    images = torch.randint(0, 256, (64 if shape[1] < 100 else 8, *shape), dtype=torch.uint8)
     network = build_model(name, 10, images)
     with torch.no_grad():
         network(images.float())
@@ -27,14 +27,14 @@ def make_network(name: str) -> nn.Module:
 
 
 @cache
-def make_archive(name: str) -> bytes:
+def make_archive(name: str, shape: tuple[int, int, int] = (1, 28, 28)) -> bytes:
     """Return the archive of `make_network`."""
-    return export_archive(make_network(name))
+    return export_archive(make_network(name, shape), shape)
 
 
-def export_archive(network: nn.Module) -> bytes:
+def export_archive(network: nn.Module, shape: tuple[int, int, int] = (1, 28, 28)) -> bytes:
     """Return the archive that `save_model` writes for a network, without MLflow."""
-    examples = torch.zeros(2, 1, 28, 28)
+    examples = torch.zeros(2, *shape)
     exported = torch.export.export(network, (examples,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     buffer = io.BytesIO()
     torch.export.save(exported, buffer)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.lib import format as npy
 from PIL import Image
 
-from pipeline.data.prepared import save_dataset
-from support.prepared import make_dataset
+from pipeline.data.catalog import SPLITS
+from pipeline.data.datasets import load_splits
+from support.prepared import make_dataset, save_dataset, save_idx_dataset
 
 PIXELS = make_dataset(28, 2).images[:, 0].numpy()
 LABELS = make_dataset(28, 2).labels.numpy()
@@ -66,6 +67,17 @@ def save_prepared(folder: Path) -> None:
     """Write a data set of 22 and 6 images in two classes, as prepare_data.py does, with a report."""
     train, test = make_dataset(22, 2), make_dataset(6, 2)
     save_dataset(folder, train, test)
+    report: dict[str, Any] = {"classes": {name: {"train": 11, "test": 3} for name in train.classes}}
+    report["form"] = json.loads((folder / "form.json").read_text())
+    for name, split in zip(SPLITS, load_splits(str(folder), Path("unused")), strict=True):
+        report[name] = {"images": len(split), "sha256": split.digest}
+    (folder / "cleaning_report.json").write_text(json.dumps(report))
+
+
+def save_earlier(folder: Path) -> None:
+    """Write the same data set as earlier releases did."""
+    train, test = make_dataset(22, 2), make_dataset(6, 2)
+    save_idx_dataset(folder, train, test)
     report = {
         "classes": {name: {"train": 11, "test": 3} for name in train.classes},
         "train": {"images": 22, "sha256": train.digest},
@@ -88,7 +100,7 @@ def flip_bytes(content: bytes, rng: random.Random, count: int = 3, start: int = 
 
 def damage_idx_header(folder: Path, rng: random.Random) -> None:
     """Change the header of an IDX file: type, number of dimensions, lengths."""
-    save_prepared(folder)
+    save_earlier(folder)
     file = choose_idx(folder, rng)
     content = bytearray(gzip.decompress(file.read_bytes()))
     position = rng.choice((2, 3, *range(4, 4 + 4 * content[3], 4)))
@@ -103,7 +115,7 @@ def damage_idx_header(folder: Path, rng: random.Random) -> None:
 
 def damage_gzip(folder: Path, rng: random.Random) -> None:
     """Cut, change, empty or unpack a packed file."""
-    save_prepared(folder)
+    save_earlier(folder)
     file = choose_idx(folder, rng)
     content = file.read_bytes()
     cut = rng.randrange(len(content))
@@ -120,7 +132,7 @@ def damage_gzip(folder: Path, rng: random.Random) -> None:
 
 def damage_idx_values(folder: Path, rng: random.Random) -> None:
     """Write arrays that do not fit: no images, tiny classes, other sizes and types, labels out of range."""
-    save_prepared(folder)
+    save_earlier(folder)
     if rng.random() < 0.8:
         (folder / "cleaning_report.json").unlink()
     count = rng.choice((0, 1, 2, 3, 4, 22))
@@ -132,6 +144,34 @@ def damage_idx_values(folder: Path, rng: random.Random) -> None:
         header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
         content = header + array.astype(np.uint8).astype(dtype).tobytes()
         (folder / "MNIST" / "raw" / f"{split}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+
+
+def damage_npy(folder: Path, rng: random.Random) -> None:
+    """Replace a file of images or labels by a damaged one, or by one of another type, shape or length."""
+    save_prepared(folder)
+    if rng.random() < 0.7:
+        (folder / "cleaning_report.json").unlink()
+    file = rng.choice(sorted(folder.glob("*.npy")))
+    array = np.load(file)
+    others = (array, array[:1], array[:0], array[::-1], array.astype(rng.choice(DTYPES[:8])), array - 3, array[:, None])
+    file.write_bytes(_npy_file(rng.choice(others), rng))
+
+
+def damage_form(folder: Path, rng: random.Random) -> None:
+    """Replace or change form.json."""
+    save_prepared(folder)
+    if rng.random() < 0.7:
+        (folder / "cleaning_report.json").unlink()
+    file = folder / "form.json"
+    if rng.random() < 0.3:
+        file.write_bytes(rng.choice(HOSTILE_JSON).encode("utf-8", "surrogatepass"))
+        return
+    content = json.loads(file.read_text())
+    if rng.random() < 0.5:
+        content["shape"] = rng.choice(([3, 28, 28], [1, 28], [1, 0, 0], [1, 28, 28.5], [1, 2**70, 28], 28, "x", None))
+    else:
+        content[rng.choice(sorted(content))] = rng.choice(VALUES)
+    file.write_text(json.dumps(content))
 
 
 def damage_classes(folder: Path, rng: random.Random) -> None:
@@ -165,7 +205,7 @@ def damage_report(folder: Path, rng: random.Random) -> None:
 def replace_file(folder: Path, rng: random.Random) -> None:
     """Put something else in the place of a file: nothing, a folder, a FIFO, a link to a device or in a circle."""
     save_prepared(folder)
-    file = rng.choice([choose_idx(folder, rng), folder / "classes.json", folder / "cleaning_report.json"])
+    file = rng.choice([file for file in sorted(folder.iterdir()) if file.is_file()])
     file.unlink()
     kind = rng.choice(("nothing", "folder", "fifo", "/dev/zero", file.name, "..", "/etc/passwd", "nowhere"))
     if kind == "folder":
@@ -279,6 +319,8 @@ DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
     damage_idx_header,
     damage_gzip,
     damage_idx_values,
+    damage_npy,
+    damage_form,
     damage_classes,
     damage_report,
     replace_file,

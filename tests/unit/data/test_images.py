@@ -1,5 +1,6 @@
 import io
 import resource
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import (
     BLANK,
+    FORMATS,
     NOT_FINITE,
     OUT_OF_RANGE,
     UNREADABLE,
@@ -33,8 +35,10 @@ MODES = {
     "BMP": ("1", "L", "P", "RGB", "RGBA"),
     "GIF": ("1", "L", "P", "RGB"),
     "WEBP": ("L", "RGB", "RGBA"),
+    "PPM": ("1", "L", "RGB", "I"),
+    "AVIF": ("L", "RGB", "RGBA"),
 }
-FORMATS_AND_MODES = [(file_format, mode) for file_format, modes in MODES.items() for mode in modes]
+FORMATS_AND_MODES = [(file_format, mode) for file_format in FORMATS for mode in MODES[file_format]]
 
 # How an upright picture is stored for each orientation (EXIF 2.32, section 4.6.4); the comment says where its first
 # row and first column are.
@@ -68,6 +72,28 @@ def convert_page(mode: str) -> Image.Image:
 def test_every_format_and_mode_looks_the_same(file_format: str, mode: str) -> None:
     pixels = prepare_file(encode_picture(convert_page(mode), file_format))
     assert mean_difference(pixels, prepare_page()) < 8
+
+
+@pytest.mark.parametrize(("largest", "white"), [(4_095, 4_095), (3_000, 4_095), (16_000, 16_383), (20_000, 65_535)])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_by_what_is_there(file_format: str, largest: int, white: int) -> None:
+    values = np.linspace(0, largest, 20 * 30).reshape(20, 30).astype(np.uint16)
+    read = read_image(io.BytesIO(encode_picture(Image.fromarray(values), file_format)))
+    assert np.array_equal(read, np.rint(values * (255 / white)))
+
+
+def test_a_file_that_names_its_white_is_believed() -> None:
+    header = b"P5 2 1 65535\n"
+    read = read_image(io.BytesIO(header + struct.pack(">2H", 0, 4_000)))
+    assert read.tolist() == [[0, round(4_000 * 255 / 65_535)]]
+    twelve_bits = read_image(io.BytesIO(b"P5 2 1 4095\n" + struct.pack(">2H", 4_095, 2_048)))
+    assert twelve_bits.tolist() == [[255, 128]]
+
+
+def test_heic_is_named_with_the_way_on(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(UnusableImageError, match="it is a HEIC picture, as phones take them; convert it to JPEG"):
+        read_image(tmp_path / "IMG_1.jpg")
 
 
 def test_another_picture_does_not_look_the_same() -> None:
@@ -166,8 +192,8 @@ def unreadable_files() -> Iterator[tuple[str, bytes]]:
     noise = np.random.default_rng(0).integers(0, 256, (200, 300), np.uint8)
     yield "text.png", b"this is not a picture\n" * 100
     yield "empty.png", b""
-    yield "drawing.ppm", encode_picture(draw_page(), "PPM")  # a picture, but in none of the six formats
-    for file_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+    yield "drawing.tga", encode_picture(draw_page(), "TGA")  # a picture, but in none of the formats
+    for file_format in FORMATS:
         content = encode_picture(Image.fromarray(noise), file_format)
         yield f"half.{file_format.lower()}", content[: len(content) // 2]
 

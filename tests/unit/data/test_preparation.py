@@ -1,14 +1,18 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from sklearn.datasets import load_digits
 
 from pipeline.data.datasets import load_test_split
-from pipeline.data.forms import MNIST_FORM
+from pipeline.data.forms import MNIST_FORM, InkForm
 from pipeline.data.images import BLANK, UnusableImageError
+from pipeline.data.ink import SEVERAL_THINGS
 from pipeline.data.preparation import prepare_image
+from pipeline.data.strokes import measure_stroke_widths
 from support.drawings import (
     INK,
     PAPER,
@@ -49,7 +53,129 @@ def test_dark_on_light_28x28_is_only_inverted(digits: np.ndarray) -> None:
 def test_bright_subject_may_fill_the_frame() -> None:
     shirt = np.full((28, 28), 200, np.uint8)
     shirt[:3, :3] = shirt[:3, -3:] = shirt[-3:, :3] = shirt[-3:, -3:] = 0
-    assert prepare_image(shirt, MNIST_FORM).changes == ()
+    assert prepare_image(shirt, InkForm((1, 28, 28), 28, "box", 0.0)).changes == ()
+
+
+def test_28x28_picture_without_the_form_is_prepared(digits: np.ndarray) -> None:
+    small = np.zeros((28, 28), np.uint8)
+    small[1:15, 2:16] = np.asarray(Image.fromarray(digits[0]).resize((14, 14), Image.Resampling.BOX))
+    prepared = prepare_image(255 - small, MNIST_FORM)
+    assert prepared.changes == ("inverted", "resized")
+    assert max(measure_ink(prepared.pixels[0], threshold=0)) == 20
+    assert find_centre(prepared.pixels[0]) == pytest.approx((14, 14), abs=0.51)
+
+
+# --- strokes, sheets, and what else is on a picture -------------------------------------------------------------------
+
+
+def draw_seven(size: tuple[int, int], height: int, pen: int, ink: int = INK) -> Image.Image:
+    """Return a 7 in the middle of a page of (width, height)."""
+    page = Image.new("L", size, PAPER)
+    left, top = (size[0] - height // 2) // 2, (size[1] - height) // 2
+    points = [(left, top), (left + height // 2, top), (left + height // 5, top + height)]
+    ImageDraw.Draw(page).line(points, fill=ink, width=pen, joint="curve")
+    return page
+
+
+def add_grain(page: Image.Image, deviation: float = 3) -> np.ndarray:
+    grain = np.random.default_rng(0).normal(0, deviation, (page.height, page.width))
+    return np.clip(np.asarray(page) + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("pen", [1, 2, 4])
+def test_thin_strokes_become_as_wide_as_those_of_the_training_images(pen: int) -> None:
+    pixels = prepare_array(np.asarray(draw_seven((192, 192), 150, pen))).pixels[0]
+    assert measure_stroke_widths(pixels[None])[0] == pytest.approx(MNIST_FORM.stroke, abs=0.35)
+
+
+def test_thin_pen_on_a_large_sheet_is_read() -> None:
+    sheet = draw_seven((3000, 4000), 400, 12)
+    pixels = prepare_array(add_grain(sheet)).pixels[0]
+    assert max(measure_ink(pixels, threshold=0)) == 20
+    assert (
+        np.corrcoef(pixels.ravel(), prepare_array(np.asarray(draw_seven((192, 192), 150, 6))).pixels.ravel())[0, 1]
+        > 0.8
+    )
+
+
+def test_legible_digit_may_touch_the_frame() -> None:
+    scans = load_digits().images
+    for scan in scans[:300]:
+        large = Image.fromarray((255 - scan * 255 / 16).astype(np.uint8)).resize((160, 160), Image.Resampling.BICUBIC)
+        pixels = prepare_array(np.asarray(large)).pixels[0]
+        assert max(measure_ink(pixels, threshold=0)) == 20
+
+
+def draw_table() -> Image.Image:
+    table = Image.new("L", (240, 180), 60)
+    table.paste(draw_seven((130, 120), 80, 6), (60, 30))
+    return table
+
+
+def draw_edge_of_a_table() -> Image.Image:
+    page = draw_seven((240, 180), 110, 8)
+    ImageDraw.Draw(page).rectangle([225, 0, 240, 180], fill=50)
+    return page
+
+
+def draw_corner_of_a_table() -> Image.Image:
+    page = draw_seven((240, 180), 110, 8)
+    ImageDraw.Draw(page).polygon([(0, 0), (80, 0), (0, 60)], fill=50)
+    return page
+
+
+@pytest.mark.parametrize("draw", [draw_table, draw_edge_of_a_table, draw_corner_of_a_table])
+def test_table_is_no_ink(draw: Callable[[], Image.Image]) -> None:
+    expected = prepare_array(add_grain(draw_seven((240, 180), 110, 8))).pixels[0]
+    pixels = prepare_array(add_grain(draw())).pixels[0]
+    assert max(measure_ink(pixels, threshold=0)) == 20
+    assert np.corrcoef(pixels.ravel(), expected.ravel())[0, 1] > 0.85
+
+
+def test_stroke_of_a_neighbour_that_the_frame_cuts_is_no_ink() -> None:
+    page = draw_seven((240, 180), 110, 8)
+    alone = prepare_array(np.asarray(page))
+    ImageDraw.Draw(page).line([(232, 60), (245, 120)], fill=INK, width=8)
+    prepared = prepare_array(np.asarray(page))
+    assert np.array_equal(prepared.pixels, alone.pixels)
+    assert prepared.remarks == ()
+
+
+def test_several_things_are_remarked() -> None:
+    page = Image.new("L", (400, 180), PAPER)
+    page.paste(draw_seven((200, 180), 110, 8), (0, 0))
+    page.paste(draw_seven((200, 180), 110, 8), (200, 0))
+    assert prepare_array(np.asarray(page)).remarks == (SEVERAL_THINGS,)
+
+
+def test_parts_of_one_thing_are_not_remarked() -> None:
+    page = draw_seven((200, 180), 110, 8)
+    ImageDraw.Draw(page).line([(80, 95), (120, 95)], fill=INK, width=8)
+    ImageDraw.Draw(page).line([(75, 22), (125, 22)], fill=INK, width=6)
+    assert prepare_array(np.asarray(page)).remarks == ()
+
+
+REFUSALS = {
+    "too faint: its grey levels reach from": np.asarray(draw_seven((200, 200), 120, 9, ink=PAPER - 15)),
+    "too faint: nothing on it is clearly darker": add_grain(draw_seven((200, 200), 120, 9, ink=PAPER - 15)),
+    "too small: there is only dust on it": np.asarray(draw_seven((200, 200), 5, 2)),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_refusal_has_its_reason(reason: str) -> None:
+    with pytest.raises(UnusableImageError, match=f"^{reason}"):
+        prepare_array(REFUSALS[reason])
+
+
+def test_scene_is_refused_as_no_plain_paper() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (12, 12), np.uint8)
+    scene = np.asarray(Image.fromarray(noise).resize((192, 192), Image.Resampling.BICUBIC))
+    with pytest.raises(UnusableImageError, match="no plain paper around the ink; prepare such pictures as photos"):
+        prepare_array(scene)
+
+
+# --- placement --------------------------------------------------------------------------------------------------------
 
 
 NOTCHED_BLOCKS = [((30, 90), (200, 200)), ((120, 60), (300, 150)), ((500, 480), (800, 2000)), ((12, 9), (20, 20))]

@@ -1,7 +1,12 @@
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.data import splits
+from pipeline.data.forms import PhotoForm
 from pipeline.data.splits import Dataset, stratified_mask, stratified_split
 from pipeline.errors import UserError
 
@@ -34,6 +39,17 @@ def test_digest_ignores_the_memory_layout(dataset: Dataset) -> None:
     contiguous = Dataset("", images.contiguous(), dataset.labels, dataset.classes, "")
     strided = Dataset("", images, dataset.labels, dataset.classes, "")
     assert strided.digest == contiguous.digest
+
+
+def test_digest_is_that_of_the_whole(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"(60, 1, 28, 28)" + dataset.images.numpy().tobytes() + dataset.labels.numpy().tobytes()
+    monkeypatch.setattr(splits, "BLOCK_BYTES", 7 * 28 * 28)  # blocks of seven images
+    assert dataset.digest == hashlib.sha256(content).hexdigest()
+
+
+def test_kind_is_that_of_the_form(dataset: Dataset) -> None:
+    assert dataset.kind == "ink"
+    assert replace(dataset, form=PhotoForm((1, 28, 28))).kind == "photo"
 
 
 def test_digest_ignores_name_and_source(dataset: Dataset) -> None:

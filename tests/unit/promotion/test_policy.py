@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.catalog import DATASET_NAMES
 from pipeline.data.datasets import load_test_split
 from pipeline.errors import UserError
 from pipeline.promotion.policy import POLICY_FILE, Policy, find_table_name, has_table, parse_policy
@@ -71,7 +72,23 @@ def test_test_sets_are_those_of_the_policy(dataset: str, real_data: Path) -> Non
     assert policy.test_digest == load_test_split(dataset, real_data).digest
 
 
-@pytest.mark.parametrize(("dataset", "floor"), [("mnist", 0.98), ("fashion-mnist", 0.90), ("digits", 0.95)])
+FLOORS = {
+    "mnist": 0.98,
+    "fashion-mnist": 0.90,
+    "kmnist": 0.94,
+    "emnist-letters": 0.90,
+    "emnist-balanced": 0.82,
+    "cifar10": 0.75,
+    "digits": 0.95,
+}
+
+
+@pytest.mark.parametrize("dataset", DATASET_NAMES)
+def test_every_data_set_has_a_table(dataset: str) -> None:
+    assert has_table(POLICY_FILE.read_text(), dataset)
+
+
+@pytest.mark.parametrize(("dataset", "floor"), FLOORS.items())
 def test_repository_has_a_policy_for_each_dataset(dataset: str, floor: float) -> None:
     policy = parse_policy(POLICY_FILE.read_text(), dataset)
     assert policy.min_accuracy == floor

@@ -90,7 +90,7 @@ def test_every_field_of_the_configuration_is_shown() -> None:
     lineage = build_lineage()
     parameters = str(read_answers(lineage, "how")["parameters"])
     assert parameters.startswith("epochs 3, lr 0.01, augment affine erase, limit None")
-    assert parameters.endswith("seed 7, keep last, from_run None, optimizer AdamW")
+    assert parameters.endswith("seed 7, keep last, from_run None, weights_sha256 None, optimizer AdamW")
     elsewhere = {"dataset", "model", "device"}  # in the answers to what and where
     for field in fields(TrainingConfig):
         assert f"{field.name} " in parameters or field.name in elsewhere, field.name

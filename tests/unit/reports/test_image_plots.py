@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,8 @@ def test_class_names_are_not_read_as_formulas(tmp_path: Path) -> None:
 
 def test_contact_sheet_shows_pictures_with_captions() -> None:
     black = np.zeros((10, 20), np.uint8)
-    figure = plot_contact_sheet([("blank: 2", [(black, "7: a.png"), (None, "8: b.png")])])
-    assert list_texts(figure) == ["blank: 2", "7: a.png", "no picture", "8: b.png"]
+    figure = plot_contact_sheet([], [("blank: 2", [(black, "7: a.png"), (None, "8: b.png")])])
+    assert list_texts(figure)[2:] == ["blank: 2", "7: a.png", "no picture", "8: b.png"]
     levels, counts = np.unique(read_sheet(figure), return_counts=True)
     assert levels.tolist() == [0, 255]
     assert counts[0] == 84 * 42  # twice as wide as high, as the picture
@@ -105,17 +106,52 @@ def test_contact_sheet_shows_pictures_with_captions() -> None:
 
 def test_contact_sheet_shows_eight_pictures_at_most() -> None:
     picture = np.zeros((10, 10), np.uint8)
-    figure = plot_contact_sheet([("blank: 9", [(picture, str(index)) for index in range(9)])])
-    assert list_texts(figure) == ["blank: 9", *"01234567"]
+    figure = plot_contact_sheet([], [("blank: 9", [(picture, str(index)) for index in range(9)])])
+    assert list_texts(figure)[2:] == ["blank: 9", *"01234567"]
 
 
 def test_contact_sheet_shortens_long_captions() -> None:
-    figure = plot_contact_sheet([("blank: 1", [(None, "7: a-file-with-a-long-name.png")])])
+    figure = plot_contact_sheet([], [("blank: 1", [(None, "7: a-file-with-a-long-name.png")])])
     assert list_texts(figure)[-1] == "7: a-file...-name.png"
 
 
 def test_contact_sheet_without_rows_says_so() -> None:
-    assert plot_contact_sheet([]).axes[0].get_title() == "Nothing was found"
+    assert list_texts(plot_contact_sheet([], []))[-1] == "Nothing was found"
+
+
+def test_contact_sheet_shows_good_pictures_enlarged() -> None:
+    grey = np.array([[0, 100], [200, 50]], np.uint8)
+    sheet = read_sheet(plot_contact_sheet([("cat", "1,234 to train on", [grey]), ("dog", "2", [])], []))
+    assert sheet.ndim == 2
+    for level in (0, 100, 200, 50):
+        assert (sheet == level).sum() == 32 * 32
+
+
+def test_contact_sheet_names_classes_with_their_size() -> None:
+    texts = list_texts(plot_contact_sheet([("cat", "1,234 to train on", [])], []))
+    assert texts[1] == "cat\n1,234 to train on"
+
+
+def test_contact_sheet_shows_colours_beside_grey() -> None:
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = 250
+    grey = np.full((64, 64), 100, np.uint8)
+    sheet = read_sheet(plot_contact_sheet([("cat", "2", [red, grey])], []))
+    assert (sheet == (250, 0, 0)).all(axis=2).sum() == 64 * 64
+    assert (sheet == (100, 100, 100)).all(axis=2).sum() == 64 * 64
+
+
+# --- any size, and colours ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plot", [plot_misclassified, plot_confusions])
+def test_mistakes_are_shown_in_colour_and_in_any_size(plot: Callable[..., Figure]) -> None:
+    evaluation = evaluate_predictions([1, 0], [0, 0])  # the first is wrong
+    images = torch.zeros((2, 3, 40, 24), dtype=torch.uint8)
+    images[:, 2] = 200
+    sheet = read_sheet(plot(evaluation, images))
+    assert (sheet == (0, 0, 200)).all(axis=2).sum() == 40 * 24
+    assert (sheet == (255, 255, 255)).all(axis=2).sum() == sheet[..., 0].size - 40 * 24
 
 
 # --- a prediction ---------------------------------------------------------------------------------------------------
