@@ -424,8 +424,9 @@ def build_state(
     from pipeline.tracking.loading import load_model
     from pipeline.tracking.models import find_model_uri
     from pipeline.tracking.registry import ModelReference
-    from pipeline.training.loop import describe_optimizer, start_training
+    from pipeline.training.loop import start_training
     from pipeline.training.models import build_model, load_weights
+    from pipeline.training.optimizer import describe_optimizer
     from pipeline.training.pretrained import load_pretrained
 
     torch.manual_seed(config.seed)

@@ -13,9 +13,10 @@ from PIL import Image
 from pipeline.cleaning.raw_images import RawImage
 from pipeline.data.forms import INK, MNIST_FORM, PHOTO, Form, InkForm, PhotoForm
 from pipeline.data.images import MAX_MEMORY, UnusableImageError
-from pipeline.data.paper import has_plain_paper
+from pipeline.data.paper import has_plain_paper, is_dark_on_light
 from pipeline.data.parallel import parallel_map
 from pipeline.data.preparation import measure_form
+from pipeline.data.sampling import choose_evenly
 
 SAMPLE_SIZE = 200  # pictures, evenly spaced, that decide
 MEASURED_SIZE = 2_000  # images of one size, evenly spaced, whose form is measured
@@ -98,7 +99,7 @@ def choose_form(images: Sequence[RawImage], options: FormOptions) -> FormChoice:
 
 
 def _inspect(images: Sequence[RawImage]) -> _Sample:
-    chosen = _choose_evenly(images, SAMPLE_SIZE)
+    chosen = [images[index] for index in choose_evenly(len(images), SAMPLE_SIZE)]
     item_size = max((image.content.nbytes for image in chosen if isinstance(image.content, np.ndarray)), default=0)
     results = parallel_map(_look, chosen, memory=MAX_MEMORY, item_size=item_size)
     looks = [look for look in results if look is not None]
@@ -129,11 +130,6 @@ def _look(image: RawImage) -> _Look | None:
     return _Look((height, width), has_plain_paper(grey), has_colour)
 
 
-def _choose_evenly(images: Sequence[RawImage], count: int) -> list[RawImage]:
-    indices = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int))
-    return [images[index] for index in indices]
-
-
 def _has_colours(sample: _Sample) -> bool:
     return sample.with_colour > 0 and sample.with_colour >= MIN_COLOUR_PICTURES * sample.count
 
@@ -155,15 +151,14 @@ def _choose_ink_form(images: Sequence[RawImage], sample: _Sample, options: FormO
 def _read_bright(images: Sequence[RawImage], size: Size) -> np.ndarray:
     """Return images of one size with bright ink, uint8 [N, 1, height, width]; those of another size are left out."""
     pixels = []
-    for image in _choose_evenly(images, MEASURED_SIZE):
+    for index in choose_evenly(len(images), MEASURED_SIZE):
         try:
-            grey = image.read(MNIST_FORM)
+            grey = images[index].read(MNIST_FORM)
         except UnusableImageError:
             continue
         if grey.shape != size or grey.max() == grey.min():
             continue
-        paper = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
-        pixels.append(255 - grey if 2 * paper > int(grey.max()) + int(grey.min()) else grey)
+        pixels.append(255 - grey if is_dark_on_light(grey) else grey)
     return np.stack(pixels)[:, None] if pixels else np.zeros((1, 1, *size), np.uint8)
 
 

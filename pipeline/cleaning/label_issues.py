@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.cleaning.duplicates import count_items
+from pipeline.data.sampling import choose_evenly
 from pipeline.data.splits import Dataset
 from pipeline.evaluation.inference import compute_probabilities
 from pipeline.training.config import TrainingConfig
@@ -81,8 +82,8 @@ def _cross_validate(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, 
 def _limit_size(indices: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Return the indices, or as many of them, evenly spaced, as `MAX_TRAIN_BYTES` hold."""
     item_size = _gather(pixels, indices[:1]).numel()
-    count = min(len(indices), max(1, MAX_TRAIN_BYTES // item_size))
-    chosen: np.ndarray = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
+    count = max(1, MAX_TRAIN_BYTES // item_size)
+    chosen: np.ndarray = indices[choose_evenly(len(indices), count)]
     return chosen
 
 

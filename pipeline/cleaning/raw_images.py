@@ -1,7 +1,6 @@
 """The images of a source, as they are found: nothing is changed before they are read."""
 
 import io
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,14 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from pipeline.data.forms import Form
-from pipeline.data.images import FORMATS, UNREADABLE, UnusableImageError, convert_image, scale_to_bytes
+from pipeline.data.images import UNREADABLE, UnusableImageError, convert_image, scale_to_bytes
 from pipeline.data.preparation import read_picture, working_side
 from pipeline.regular_files import RefusedFile, open_real_file
-
-TURNED_ORIENTATIONS = (5, 6, 7, 8)  # of Exif, tag 274: width and height change places
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,46 +73,6 @@ class RawImage:
                 yield file
         except OSError as error:
             raise UnusableImageError(UNREADABLE, error.strerror or "the file cannot be read") from None
-
-    def measure_size(self) -> tuple[int, int]:
-        """Return height and width; of a picture file, only the header is read.
-
-        Raises
-        ------
-        UnusableImageError
-            The file cannot be read.
-        """
-        return self._measure()[:2]
-
-    def is_colour(self) -> bool:
-        """Return whether it has three channels, by its header or shape; their values may be equal.
-
-        Raises
-        ------
-        UnusableImageError
-            The file cannot be read.
-        """
-        return self._measure()[2] == 3
-
-    def _measure(self) -> tuple[int, int, int]:
-        if self.is_encoded:
-            with self.open() as file:
-                return _measure_picture(file)
-        assert isinstance(self.content, np.ndarray)
-        height, width, *colours = self.content.shape
-        return height, width, 3 if colours else 1
-
-
-def _measure_picture(file: BinaryIO) -> tuple[int, int, int]:
-    """Return height, width and channels of a picture by its header."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
-            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED_ORIENTATIONS
-            width, height = image.size[::-1] if is_turned else image.size
-            bands = image.getbands() if image.mode != "P" else ("R", "G", "B")
-    except Exception as error:  # each format has its own exceptions for damaged files
-        raise UnusableImageError(UNREADABLE, f"no picture ({type(error).__name__})") from None
-    return height, width, 3 if len(bands) >= 3 else 1
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from pipeline.data.catalog import CIFAR10
-from pipeline.data.downloads import download_file
+from pipeline.data.downloads import download_file, explain_file_errors
 from pipeline.data.forms import PhotoForm
 from pipeline.data.splits import Dataset
-from pipeline.errors import UserError
 from pipeline.regular_files import open_regular_file
 
 SHAPE = (3, 32, 32)
@@ -71,17 +70,12 @@ def read_cifar10_dataset(split: str, data_dir: Path, archive: Archive = ARCHIVE)
         The archive is damaged, is another one, is unreadable, or is missing and cannot be downloaded.
     """
     file = data_dir / "CIFAR10" / Path(archive.url).name
-    try:
+    with explain_file_errors(file):
         if not file.exists():
             advice = f"put {file.name} from {archive.url} into {file.parent}"
             download_file(file, archive.md5, [archive.url], advice)
         with open_regular_file(file) as opened:
             records = _read_records(opened, archive, split)
-    except OSError as error:
-        path = error.filename or file
-        raise UserError(f"cannot read {path} ({error.strerror}); check --data-dir or its permissions") from None
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); delete it and run again") from None
     pixels = np.ascontiguousarray(records[:, 1:]).reshape(-1, *SHAPE)
     return Dataset(
         name=CIFAR10,

@@ -25,7 +25,7 @@ def download_file(file: Path, md5: str, urls: Sequence[str], advice: str) -> Non
     from torchvision.datasets.utils import download_url  # slow to import
 
     reason = ""
-    with _socket_timeout(DOWNLOAD_TIMEOUT):
+    with limit_waiting():
         for url in urls:
             try:
                 with atomic_directory(file.parent) as folder:
@@ -49,11 +49,23 @@ def compute_md5(file: BinaryIO) -> str:
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit how long a connection waits for an answer; torchvision sets no limit."""
+def limit_waiting() -> Iterator[None]:
+    """Let a connection wait for an answer for `DOWNLOAD_TIMEOUT` at most; PyTorch and torchvision set no limit."""
     previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
     finally:
         socket.setdefaulttimeout(previous)
+
+
+@contextmanager
+def explain_file_errors(file: Path) -> Iterator[None]:
+    """Turn an error of reading a file of a data set into a UserError that names it: an OSError, or a ValueError."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or file
+        raise UserError(f"cannot read {path} ({error.strerror}); check --data-dir or its permissions") from None
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); delete it and run again") from None

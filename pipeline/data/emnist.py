@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from pipeline.data.catalog import EMNIST_DATASETS
-from pipeline.data.downloads import compute_md5, download_file
+from pipeline.data.downloads import compute_md5, download_file, explain_file_errors
 from pipeline.data.idx import read_idx
 from pipeline.data.splits import Dataset
-from pipeline.errors import UserError
 from pipeline.regular_files import open_regular_file
 
 NO_CLASS = "N/A"  # torchvision's name for label 0 of the letters, which no image has
@@ -47,21 +46,19 @@ def read_emnist_dataset(name: str, split: str, data_dir: Path) -> Dataset:
 
 def _read_archive(file: Path, prefix: str, url: str, md5: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images, uint8 [N, 28, 28], and labels, uint8 [N], of a part of the archive."""
-    try:
+    with explain_file_errors(file):
         if not file.exists():
             download_file(file, md5, [url], f"put {file.name} from {url} into {file.parent}")
         with open_regular_file(file) as opened:
             actual_md5 = compute_md5(opened)
             if actual_md5 != md5:
                 raise ValueError(f"MD5 {actual_md5}, expected {md5}")
-            with zipfile.ZipFile(opened) as archive:
-                images = _read_member(archive, f"{prefix}-images-idx3-ubyte.gz")
-                labels = _read_member(archive, f"{prefix}-labels-idx1-ubyte.gz")
-    except OSError as error:
-        path = error.filename or file
-        raise UserError(f"cannot read {path} ({error.strerror}); check --data-dir or its permissions") from None
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it and run again") from None
+            try:
+                with zipfile.ZipFile(opened) as archive:
+                    images = _read_member(archive, f"{prefix}-images-idx3-ubyte.gz")
+                    labels = _read_member(archive, f"{prefix}-labels-idx1-ubyte.gz")
+            except zipfile.BadZipFile as error:
+                raise ValueError(str(error)) from None
     return images, labels
 
 

@@ -6,12 +6,11 @@ Like `pipeline.data.images`, it does not import PyTorch, so that a worker proces
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from pipeline.data.forms import InkForm
 from pipeline.data.images import BLANK, UnusableImageError
 from pipeline.data.ink_form import has_form
-from pipeline.data.paper import find_sheet, has_plain_paper
+from pipeline.data.paper import find_sheet, fit_plane, has_plain_paper, is_dark_on_light, list_frame
 from pipeline.data.strokes import fit_into_box, widen_strokes
 
 MIN_CONTRAST = 24  # of 255 grey levels; with less between paper and ink the page is blank
@@ -57,7 +56,7 @@ def prepare_ink(grey: np.ndarray, form: InkForm) -> PreparedInk:
     UnusableImageError
         There is no ink, or too little to read it, or no plain paper; the text says which.
     """
-    is_inverted = _is_dark_on_light(grey)
+    is_inverted = is_dark_on_light(grey)
     bright = 255 - grey if is_inverted else grey
     changes = ("inverted",) if is_inverted else ()
     contrast = int(bright.max()) - int(bright.min())
@@ -67,7 +66,7 @@ def prepare_ink(grey: np.ndarray, form: InkForm) -> PreparedInk:
         return PreparedInk(bright, changes)
     sheet = find_sheet(grey)
     if sheet is not None:
-        is_inverted = _is_dark_on_light(sheet)
+        is_inverted = is_dark_on_light(sheet)
         bright = 255 - sheet if is_inverted else sheet
         changes = ("inverted",) if is_inverted else ()
     ink, remarks = _extract_ink(bright)
@@ -76,41 +75,6 @@ def prepare_ink(grey: np.ndarray, form: InkForm) -> PreparedInk:
     small = fit_into_box(ink, form.box)
     pixels = _center_ink(small * (255 / small.max()), form)
     return PreparedInk(pixels, (*changes, "resized"), remarks)
-
-
-def _frame_mask(height: int, width: int) -> np.ndarray:
-    """Return which pixels are at the edge, bool [height, width]: 5% of the shorter side, at least one pixel."""
-    edge = max(1, min(width, height) // 20)
-    mask = np.ones((height, width), bool)
-    mask[edge : height - edge, edge : width - edge] = False
-    return mask
-
-
-def _corner_mask(height: int, width: int) -> np.ndarray:
-    """Return which pixels are in a corner, bool [height, width]: 10% of each side, at least one pixel."""
-    rows = max(1, height // 10)
-    columns = max(1, width // 10)
-    mask = np.zeros((height, width), bool)
-    mask[:rows, :columns] = True
-    mask[:rows, -columns:] = True
-    mask[-rows:, :columns] = True
-    mask[-rows:, -columns:] = True
-    return mask
-
-
-def _is_dark_on_light(grey: np.ndarray) -> bool:
-    """Return whether the darkest pixel differs more from the paper than the brightest one does.
-
-    The paper is measured in the frame and in the corners, and both must agree: clothes may fill the frame, but then
-    they do not fill the corners.
-    """
-    reduced = np.asarray(Image.fromarray(grey).reduce(max(1, max(grey.shape) // 128)))  # averages the grain away
-    darkest, brightest = float(reduced.min()), float(reduced.max())
-    for mask in (_frame_mask(*grey.shape), _corner_mask(*grey.shape)):
-        paper = float(np.median(grey[mask]))
-        if paper - darkest <= brightest - paper:
-            return False
-    return True
 
 
 def _extract_ink(bright: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -146,14 +110,12 @@ def _estimate_paper(values: np.ndarray) -> tuple[np.ndarray, float]:
     the noise is that of the darker pixels.
     """
     height, width = values.shape
-    rows, columns = np.nonzero(_frame_mask(height, width))
-    terms = np.stack([np.ones(len(rows)), rows / height, columns / width], axis=1)
-    levels = values[rows, columns].astype(np.float64)
+    terms, levels = list_frame(values)
     paper = np.full(len(levels), np.median(levels))
     for _ in range(3):
         limit = max(8.0, 3 * _measure_noise(levels - paper))
         is_paper = levels - paper <= limit
-        coefficients = np.linalg.lstsq(terms[is_paper], levels[is_paper], rcond=None)[0]
+        coefficients = fit_plane(terms[is_paper], levels[is_paper])
         paper = terms @ coefficients
     plane_rows = coefficients[1] * np.arange(height) / height
     plane_columns = coefficients[2] * np.arange(width) / width

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.forms import MNIST_FORM, InkForm
+from pipeline.data.sampling import choose_evenly
 from pipeline.data.strokes import measure_stroke_widths
 
 MAX_MEASURED = 10_000  # training images whose form is measured
@@ -27,8 +28,7 @@ def measure_ink_form(images: np.ndarray) -> InkForm:
     in width, such as pictures of clothes, have none.
     """
     count, channels, height, width = images.shape
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_MEASURED)).round().astype(int))
-    sample = images[chosen, 0]
+    sample = images[choose_evenly(count, MAX_MEASURED), 0]
     ink = sample[np.flatnonzero(sample.max(axis=(1, 2)) > MIN_INK_LEVEL)]
     if not len(ink):
         return InkForm((channels, height, width), min(height, width))

@@ -1,6 +1,7 @@
 """The paper on a picture: is there plain paper at all, and where is the sheet?"""
 
 import numpy as np
+from PIL import Image
 
 MIN_SHARE = 0.6  # of the pixels at the edge that have the level of the paper
 MAX_DISTANCE = 20  # grey levels of 255 from the paper
@@ -16,17 +17,64 @@ def has_plain_paper(grey: np.ndarray) -> bool:
 
     The paper is a plane through the grey levels at the edge, fitted a second time without those far from the first.
     """
-    height, width = grey.shape
-    edge = max(1, min(width, height) // 20)
-    is_edge = np.ones((height, width), bool)
-    is_edge[edge : height - edge, edge : width - edge] = False
-    rows, columns = np.nonzero(is_edge)
-    terms = np.stack([np.ones(len(rows)), rows / height, columns / width], axis=1)
-    levels = grey[is_edge].astype(np.float64)
+    terms, levels = list_frame(grey)
     is_paper = np.abs(levels - np.median(levels)) <= 3 * MAX_DISTANCE
-    coefficients = np.linalg.lstsq(terms[is_paper], levels[is_paper], rcond=None)[0]
+    coefficients = fit_plane(terms[is_paper], levels[is_paper])
     is_plain = np.abs(terms @ coefficients - levels) <= MAX_DISTANCE
     return bool(is_plain.mean() >= MIN_SHARE)
+
+
+def list_frame(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels at the edge of a picture, [height, width]: the terms of a plane there, and the grey levels.
+
+    The terms are float64 [N, 3]: 1, the row as a share of the height, the column as a share of the width. The levels
+    are float64 [N].
+    """
+    height, width = values.shape
+    rows, columns = np.nonzero(_frame_mask(height, width))
+    terms = np.stack([np.ones(len(rows)), rows / height, columns / width], axis=1)
+    return terms, values[rows, columns].astype(np.float64)
+
+
+def fit_plane(terms: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Return the coefficients, float64 [3], of the plane through grey levels; see `list_frame`."""
+    coefficients: np.ndarray = np.linalg.lstsq(terms, levels, rcond=None)[0]
+    return coefficients
+
+
+def _frame_mask(height: int, width: int) -> np.ndarray:
+    """Return which pixels are at the edge, bool [height, width]: 5% of the shorter side, at least one pixel."""
+    edge = max(1, min(width, height) // 20)
+    mask = np.ones((height, width), bool)
+    mask[edge : height - edge, edge : width - edge] = False
+    return mask
+
+
+def _corner_mask(height: int, width: int) -> np.ndarray:
+    """Return which pixels are in a corner, bool [height, width]: 10% of each side, at least one pixel."""
+    rows = max(1, height // 10)
+    columns = max(1, width // 10)
+    mask = np.zeros((height, width), bool)
+    mask[:rows, :columns] = True
+    mask[:rows, -columns:] = True
+    mask[-rows:, :columns] = True
+    mask[-rows:, -columns:] = True
+    return mask
+
+
+def is_dark_on_light(grey: np.ndarray) -> bool:
+    """Return whether the darkest pixel differs more from the paper than the brightest one does.
+
+    The paper is measured in the frame and in the corners, and both must agree: clothes may fill the frame, but then
+    they do not fill the corners.
+    """
+    reduced = np.asarray(Image.fromarray(grey).reduce(max(1, max(grey.shape) // 128)))  # averages the grain away
+    darkest, brightest = float(reduced.min()), float(reduced.max())
+    for mask in (_frame_mask(*grey.shape), _corner_mask(*grey.shape)):
+        paper = float(np.median(grey[mask]))
+        if paper - darkest <= brightest - paper:
+            return False
+    return True
 
 
 def find_sheet(grey: np.ndarray) -> np.ndarray | None:

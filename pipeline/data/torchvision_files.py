@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.data.catalog import TORCHVISION_DATASETS
-from pipeline.data.downloads import compute_md5, download_file
+from pipeline.data.downloads import compute_md5, download_file, explain_file_errors
 from pipeline.data.idx import name_idx_files, read_idx
 from pipeline.data.known_files import KNOWN_FILES, find_difference
 from pipeline.data.splits import Dataset
@@ -47,16 +47,13 @@ def _read_array(name: str, split: str, source: Any, file_name: str, data_dir: Pa
     unpacked = data_dir / source.__name__ / "raw" / file_name
     packed = unpacked.with_name(f"{file_name}.gz")
     md5 = dict(source.resources)[packed.name]
-    try:
+    with explain_file_errors(packed):
         if not packed.exists() and not unpacked.exists():
             urls = [f"{mirror}{packed.name}" for mirror in source.mirrors]
             download_file(packed, md5, urls, f"put the four .gz files into {packed.parent}")
         file = packed if packed.exists() else unpacked
         with open_regular_file(file) as opened:
             return _read_file(opened, file, md5, name, split)
-    except OSError as error:
-        path = error.filename or packed
-        raise UserError(f"cannot read {path} ({error.strerror}); check --data-dir or its permissions") from None
 
 
 def _read_file(opened: BinaryIO, file: Path, md5: str, name: str, split: str) -> np.ndarray:

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from pipeline.training.config import TrainingConfig
-from pipeline.training.loop import EpochResult, TrainingState, count_batches
+from pipeline.training.loop import EpochResult, TrainingState
+from pipeline.training.optimizer import count_batches
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
 

@@ -4,10 +4,8 @@ import hashlib
 import http.client
 import io
 import os
-import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.data.downloads import limit_waiting
 from pipeline.data.forms import Shape
 from pipeline.errors import UserError
 from pipeline.regular_files import open_regular_file, read_limited
@@ -29,7 +28,6 @@ MIN_LONGER_SIDE, MAX_LONGER_SIDE = 128, 224  # pixels that the layers see
 BATCH_NORM_MOMENTUM = 0.1  # torchvision's 0.01 needs more steps than a small data set has
 LAST_LAYER = "classifier.2"  # the only one that depends on the classes
 MAX_FILE_SIZE = 100_000_000  # bytes; torchvision's file has 10 million
-DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 
 class MobileNet(nn.Module):
@@ -199,7 +197,7 @@ def fetch_weights(url: str, folder: Path) -> PretrainedWeights:
 def _download(url: str, file: Path, sha256_start: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _socket_timeout(DOWNLOAD_TIMEOUT):
+        with limit_waiting():
             torch.hub.download_url_to_file(url, str(file), sha256_start, progress=sys.stderr.isatty())
     except (RuntimeError, OSError, http.client.HTTPException) as error:  # a wrong hash is PyTorch's RuntimeError
         reason = " ".join(str(error).split())
@@ -207,14 +205,3 @@ def _download(url: str, file: Path, sha256_start: str) -> None:
             f"cannot download {url} ({printable(reason)}); get {file.name} on another machine and put it into "
             f"{file.parent}, or name the file with --weights"
         ) from None
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit how long a connection waits for an answer; PyTorch sets no limit."""
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(previous)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cleaning.importers import find_images
-from pipeline.errors import UserError
+from support.sources import read_error
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
 
@@ -104,12 +104,6 @@ def test_class_may_contain_a_word_for_a_split(other: str, tmp_path: Path) -> Non
 
 
 # --- splits or classes ----------------------------------------------------------------------------------------------
-
-
-def read_error(folder: Path) -> str:
-    with pytest.raises(UserError) as refused:
-        find_images(folder)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize(

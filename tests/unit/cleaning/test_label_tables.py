@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cleaning.importers import find_images
-from pipeline.errors import UserError
+from support.sources import read_error
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 
@@ -22,12 +22,6 @@ def draw(folder: Path, *names: str) -> None:
 
 def summarize(source: Path) -> list[tuple[str, str, str]]:
     return [(image.name, image.label, image.split) for image in find_images(source).images]
-
-
-def read_error(source: Path) -> str:
-    with pytest.raises(UserError) as refused:
-        find_images(source)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -11,25 +11,15 @@ import pytest
 from scipy.io import savemat
 
 from pipeline.cleaning.importers import find_images
-from pipeline.cleaning.raw_images import FoundImages
-from pipeline.data.forms import MNIST_FORM, PhotoForm
+from pipeline.data.forms import PhotoForm
 from pipeline.errors import UserError
+from support.sources import read_all, read_error
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (12, 28, 28), np.uint8)
 Y = (np.arange(12) % 3 + 1).astype(np.uint8)
 NUMBERS = [str(label) for label in Y]
 COLUMN_ORDER = X.transpose(0, 2, 1).reshape(12, 784)  # rows of pixels, column by column
-
-
-def read_all(source: FoundImages) -> np.ndarray:
-    return np.stack([image.read(MNIST_FORM) for image in source.images])
-
-
-def read_error(source: Path) -> str:
-    with pytest.raises(UserError) as refused:
-        find_images(source)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -13,10 +13,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from pipeline.cleaning.importers import find_images
-from pipeline.cleaning.raw_images import FoundImages
 from pipeline.data.forms import MNIST_FORM
 from pipeline.data.images import UnusableImageError
-from pipeline.errors import UserError
+from support.sources import read_all, read_error
 
 X = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 Y = (np.arange(12) % 3).tolist()
@@ -54,16 +53,6 @@ def write_parquet(
     file.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(table, file, row_group_size=5)
     return file
-
-
-def read_all(source: FoundImages) -> np.ndarray:
-    return np.stack([image.read(MNIST_FORM) for image in source.images])
-
-
-def read_error(source: Path) -> str:
-    with pytest.raises(UserError) as refused:
-        find_images(source)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize("image_type", [IMAGE_TYPE, pa.binary(), pa.large_binary()])

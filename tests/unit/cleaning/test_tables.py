@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.cleaning.importers import find_images
-from pipeline.cleaning.raw_images import FoundImages
-from pipeline.data.forms import MNIST_FORM, PhotoForm
-from pipeline.errors import UserError
+from pipeline.data.forms import PhotoForm
+from support.sources import read_all, read_error
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (12, 28, 28), np.uint8)
@@ -41,16 +40,6 @@ def write_table(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n")
     return file
-
-
-def read_all(source: FoundImages) -> np.ndarray:
-    return np.stack([image.read(MNIST_FORM) for image in source.images])
-
-
-def read_error(source: Path) -> str:
-    with pytest.raises(UserError) as refused:
-        find_images(source)
-    return str(refused.value)
 
 
 # --- columns --------------------------------------------------------------------------------------------------------

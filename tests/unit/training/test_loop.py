@@ -19,16 +19,14 @@ from pipeline.training.loop import (
     EpochResult,
     TrainingState,
     autocast_context,
-    build_optimizer,
-    describe_optimizer,
     find_best_epoch,
     never,
     place_dataset,
-    scale_learning_rate,
     start_training,
     train_one_epoch,
 )
 from pipeline.training.models import build_model
+from pipeline.training.optimizer import build_optimizer, describe_optimizer, scale_learning_rate
 
 CPU = torch.device("cpu")
 FAST_MODELS = [name for name in MODELS if name != "mobilenet"]  # which test_pretrained.py trains
